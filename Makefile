@@ -1,0 +1,118 @@
+# libaside. `make help` lists the targets; V=1 shows the commands; WERROR=1 makes warnings errors.
+# Honoured: CC AR OBJCOPY CFLAGS CPPFLAGS LDFLAGS PREFIX LIBDIR INCLUDEDIR DESTDIR.
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+OBJCOPY ?= objcopy
+INSTALL ?= install
+PKG_CONFIG ?= pkg-config
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+VERSION := $(shell sed -n 's/^.define ASIDE_VERSION "\(.*\)"/\1/p' include/aside/aside.h)
+SONAME := libaside.so.$(firstword $(subst ., ,$(VERSION)))
+
+B := build
+R := $(B)/release
+
+# `make` says what it does in one short line a file; $(Q) hides the command itself.
+Q := $(if $(V),,@)
+say = $(if $(V),@:,@echo "  $(1)")
+
+# Options of ours come first, so that the user's, which follow, have the last word.
+ours_language := -std=c11 -D_GNU_SOURCE -Iinclude -Isrc -pthread
+ours_warnings := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
+    -Wpointer-arith -Wwrite-strings -Wvla -Wundef -Wformat=2 $(if $(WERROR),-Werror)
+# Unwind tables everywhere: a fetch may end its thread below us, and is cleaned up after.
+ours_code := -fPIC -fexceptions -ftls-model=initial-exec -fvisibility=hidden
+ours_depend = -MMD -MP
+
+user_flags = $(CPPFLAGS) $(CFLAGS)
+ours_fortify = $(if $(findstring _FORTIFY_SOURCE,$(user_flags))$(filter -O0 -Og,$(user_flags)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+ours_cf := $(if $(filter x86_64-% i686-% i386-%,$(shell $(CC) -dumpmachine 2>/dev/null)),-fcf-protection)
+ours_hardening = -fstack-protector-strong -fstack-clash-protection $(ours_cf) $(ours_fortify)
+ours_link = -Wl,-z,relro,-z,now,-z,nodelete,-z,noexecstack $(if $(findstring -fsanitize,$(user_flags) $(LDFLAGS)),,-Wl,-z,defs)
+
+library_sources := $(sort $(wildcard src/*/*.c))
+R_objects := $(library_sources:src/%.c=$(R)/obj/%.o)
+R_static := $(R)/libaside.a
+R_shared := $(R)/libaside.so.$(VERSION)
+R_links := $(R)/$(SONAME) $(R)/libaside.so
+R_compile = $(CC) $(ours_language) $(ours_depend) $(ours_warnings) -O2 -g -DNDEBUG $(ours_code) $(ours_hardening) $(CPPFLAGS) $(CFLAGS)
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.SECONDARY:
+.PHONY: all help install uninstall clean deps FORCE
+
+all: $(R_static) $(R_shared) $(R_links) ## the static and the shared library, in build/release (default)
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+# A file that changes when the command in it does, so that objects follow a change of options.
+define remember
+$(1): FORCE
+	@mkdir -p $$(@D); printf '%s\n' '$$(subst ','\'',$(2))' | cmp -s - $$@ || printf '%s\n' '$$(subst ','\'',$(2))' > $$@
+endef
+
+$(eval $(call remember,$(R)/options,$$(R_compile) $$(LDFLAGS)))
+
+$(R)/obj/%.o: src/%.c $(R)/options
+	$(call say,CC $*.c)
+	@mkdir -p $(@D)
+	$(Q)$(R_compile) -c -o $@ $<
+
+# One object with the library's own names made local: they cannot clash with those of a program.
+# Objects for link-time optimisation cannot be treated so; they go into the archive as they are.
+ifneq ($(findstring -flto,$(CFLAGS)),)
+$(R_static): $(R_objects)
+	$(call say,AR $(@F))
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+else
+$(R)/aside.o: $(R_objects)
+	$(Q)$(CC) $(CFLAGS) -nostdlib -r -o $@ $^
+	$(Q)$(OBJCOPY) --localize-hidden $@
+
+$(R_static): $(R)/aside.o
+	$(call say,AR $(@F))
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $<
+endif
+
+$(R_shared): $(R_objects) src/libaside.map
+	$(call say,LD $(@F))
+	$(Q)$(CC) -shared -pthread $(ours_link) -Wl,-soname,$(SONAME) -Wl,--version-script=src/libaside.map $(CFLAGS) $(LDFLAGS) -o $@ $(R_objects)
+
+$(R_links): $(R_shared)
+	@ln -sf $(<F) $@
+
+install: all ## header, libraries and aside.pc, under $(DESTDIR)$(PREFIX)
+	$(Q)$(INSTALL) -d '$(DESTDIR)$(INCLUDEDIR)/aside' '$(DESTDIR)$(LIBDIR)/pkgconfig'
+	$(Q)$(INSTALL) -m 644 include/aside/aside.h '$(DESTDIR)$(INCLUDEDIR)/aside/'
+	$(Q)$(INSTALL) -m 644 $(R_static) '$(DESTDIR)$(LIBDIR)/'
+	$(Q)$(INSTALL) -m 755 $(R_shared) '$(DESTDIR)$(LIBDIR)/'
+	$(Q)ln -sf $(notdir $(R_shared)) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
+	$(Q)ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libaside.so'
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	    -e 's|@VERSION@|$(VERSION)|' src/aside.pc.in > '$(DESTDIR)$(LIBDIR)/pkgconfig/aside.pc'
+	$(Q)chmod 644 '$(DESTDIR)$(LIBDIR)/pkgconfig/aside.pc'
+	@echo "installed under $(DESTDIR)$(PREFIX)"
+
+uninstall: ## removes what install put there
+	$(Q)rm -f '$(DESTDIR)$(INCLUDEDIR)/aside/aside.h' '$(DESTDIR)$(LIBDIR)/pkgconfig/aside.pc' \
+	    '$(DESTDIR)$(LIBDIR)/libaside.a' '$(DESTDIR)$(LIBDIR)/libaside.so' \
+	    '$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libaside.so.$(VERSION)'
+	$(Q)rmdir '$(DESTDIR)$(INCLUDEDIR)/aside' 2>/dev/null || :
+
+clean: ## removes build/
+	$(Q)rm -rf $(B)
+
+deps: ## installs or names what DEPS needs: build, demo, test (default) or check-all
+	@sh test/deps.sh $(or $(DEPS),test)
+
+-include $(R_objects:.o=.d)
+include docs/examples/examples.mk
+include test/test.mk

@@ -1,0 +1,57 @@
+/*
+ * base/clock -- the only place that reads time. Monotonic nanoseconds.
+ *
+ * The coarse clock dates entries: 2 ns a read, and a grain of one kernel tick. The precise one dates
+ * flights and waits. A clock of the user's replaces both, and then waits have no instant of the real
+ * clock to wake at: aside_clock_changed() wakes them.
+ */
+#ifndef ASIDE_BASE_CLOCK_H
+#define ASIDE_BASE_CLOCK_H
+
+#include "base/check.h"
+
+#include <aside/aside.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#define CLOCK_NEVER INT64_MAX
+
+static inline int64_t clock_read(clockid_t id)
+{
+    struct timespec now;
+    clock_gettime(id, &now);
+    return (int64_t)now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+#ifdef CLOCK_MONOTONIC_COARSE
+#define CLOCK_ENTRIES CLOCK_MONOTONIC_COARSE
+#else
+#define CLOCK_ENTRIES CLOCK_MONOTONIC
+#endif
+
+static inline int64_t clock_coarse(const aside_clock *clock)
+{
+    return unlikely(clock->now_ns) ? clock->now_ns(clock->ctx) : clock_read(CLOCK_ENTRIES);
+}
+
+static inline int64_t clock_precise(const aside_clock *clock)
+{
+    return clock->now_ns ? clock->now_ns(clock->ctx) : clock_read(CLOCK_MONOTONIC);
+}
+
+static inline bool clock_is_users(const aside_clock *clock)
+{
+    return clock->now_ns;
+}
+
+/* now + ms, saturating; ASIDE_FOREVER stays for ever. ms >= 0. */
+static inline int64_t clock_after_ms(int64_t now_ns, int64_t ms)
+{
+    int64_t ns, sum;
+    if (__builtin_mul_overflow(ms, INT64_C(1000000), &ns) || __builtin_add_overflow(now_ns, ns, &sum))
+        return CLOCK_NEVER;
+    return sum;
+}
+
+#endif

@@ -1,0 +1,18 @@
+/*
+ * cache/options -- public structs that grow: reading one of any size, and checking what is in it.
+ */
+#ifndef ASIDE_CACHE_OPTIONS_H
+#define ASIDE_CACHE_OPTIONS_H
+
+#include <aside/aside.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Copies a struct that begins with its own size over the defaults in *to. False if the size is 0, or it has something
+ * that this library does not know. */
+bool options_copy(void *to, size_t to_size, const void *from);
+/* NULL: the defaults. False if a member is invalid. */
+bool options_take(aside_options *to, const aside_options *from);
+bool options_take_call(aside_call *to, const aside_call *from);
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * cache/read -- the hit: hash, announce, find, compare the deadline.
+ *
+ * No lock and no shared write. What is not a hit is looked at again by read_miss(), out of line.
+ */
+#ifndef ASIDE_CACHE_READ_H
+#define ASIDE_CACHE_READ_H
+
+#include "base/epoch.h"
+#include "cache/cache.h"
+#include "store/policy.h"
+
+struct read {
+    struct thread_record *self;
+    int64_t now_ns;
+    uint64_t hash;
+    struct entry *entry; /* the fresh one; valid until read_end() */
+};
+
+/* Begins a read inside the epoch: true for a hit. self must not be NULL. */
+static inline bool read_begin(aside_cache *cache, const void *key, size_t key_len, struct read *read)
+{
+    read->hash = cache_hash(cache, key, key_len);
+    read->now_ns = cache_now(cache);
+    epoch_enter(read->self);
+    struct shard *shard = store_shard(&cache->store, read->hash);
+    read->entry = index_find(&shard->index, read->hash, key, key_len);
+    return likely(read->entry != NULL) && entry_fresh(read->entry, read->now_ns);
+}
+
+static inline void read_end(const struct read *read)
+{
+    epoch_leave(read->self);
+}
+
+/* Inside the epoch: the entry was of use. */
+static inline void read_hit(aside_cache *cache, const struct read *read)
+{
+    if (cache->store.evicts)
+        policy_hit(read->entry);
+    cache_count(cache, read->self, COUNTER_hits);
+}
+
+/* After read_end(): removes what is over if that can be done at once. ASIDE_E_CLOSED or ASIDE_MISS. */
+aside_status read_miss(aside_cache *cache, const struct read *read, const void *key, size_t key_len);
+
+/* For a thread without a record: a handle, found under the shard's lock; ASIDE_MISS, ASIDE_E_CLOSED. */
+aside_status read_locked(aside_cache *cache, const void *key, size_t key_len, aside_value **value);
+
+#endif

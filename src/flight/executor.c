@@ -1,0 +1,377 @@
+/* flight/executor -- see executor.h. */
+#include "flight/executor.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/native.h"
+
+#include <pthread.h>
+
+enum worker_phase { WORKER_ALIVE, WORKER_ENDED, WORKER_LEFT };
+
+struct worker {
+    struct executor *executor;
+    pthread_t thread;
+    enum worker_phase phase;      /* guarded by lock */
+    struct worker *next, **link;  /* guarded by lock */
+    bool started;                 /* the start hook has succeeded; the worker's own */
+    void *context;                /* the worker's own */
+};
+
+struct executor {
+    struct mem mem;                  /* immutable */
+    struct executor_options options; /* immutable */
+    _Atomic uint32_t refs;
+    struct park work; /* idle workers sleep here */
+    struct park ends; /* executor_join sleeps here */
+
+    struct lock lock;
+    struct job *first, *last;  /* guarded by lock */
+    size_t queued;             /* guarded by lock */
+    struct worker *workers;    /* guarded by lock: all that are not LEFT */
+    size_t threads;            /* guarded by lock: alive, or being made */
+    size_t idle;               /* guarded by lock */
+    size_t leftovers;          /* guarded by lock */
+    bool stopping;             /* guarded by lock */
+};
+
+struct executor *executor_new(const struct mem *mem, const struct executor_options *options)
+{
+    struct executor *executor = mem_zalloc(mem, sizeof *executor);
+    if (!executor)
+        return NULL;
+    executor->mem = *mem;
+    executor->options = *options;
+    atomic_init(&executor->refs, 1);
+    park_init(&executor->work);
+    park_init(&executor->ends);
+    lock_init(&executor->lock, RANK_EXECUTOR);
+    return executor;
+}
+
+void executor_unref(struct executor *executor)
+{
+    if (fetch_sub_acq_rel(&executor->refs, 1) != 1)
+        return;
+    park_fini(&executor->work);
+    park_fini(&executor->ends);
+    lock_fini(&executor->lock);
+    struct mem mem = executor->mem;
+    mem_free(&mem, executor);
+}
+
+bool executor_binds_fetches(const struct executor *executor)
+{
+    return executor->options.hooks.start;
+}
+
+/* ---- the queue ----------------------------------------------------------------------------------- */
+
+static void enqueue(struct executor *executor, struct job *job) REQUIRES(executor->lock)
+{
+    job->next = NULL;
+    job->prev = executor->last;
+    if (executor->last)
+        executor->last->next = job;
+    else
+        executor->first = job;
+    executor->last = job;
+    job->queued = true;
+    executor->queued++;
+}
+
+static void dequeue(struct executor *executor, struct job *job) REQUIRES(executor->lock)
+{
+    if (job->prev)
+        job->prev->next = job->next;
+    else
+        executor->first = job->next;
+    if (job->next)
+        job->next->prev = job->prev;
+    else
+        executor->last = job->prev;
+    job->queued = false;
+    executor->queued--;
+}
+
+bool executor_take(struct executor *executor, struct job *job)
+{
+    lock_take(&executor->lock);
+    bool mine = job->queued;
+    if (mine)
+        dequeue(executor, job);
+    lock_release(&executor->lock);
+    return mine;
+}
+
+bool executor_take_stuck(struct executor *executor, struct job *job)
+{
+    lock_take(&executor->lock);
+    bool mine = job->queued && executor->idle < executor->queued;
+    if (mine)
+        dequeue(executor, job);
+    lock_release(&executor->lock);
+    return mine;
+}
+
+/* ---- a worker ------------------------------------------------------------------------------------ */
+
+/* A job to do, or NULL when it is time to go home. */
+static struct job *next_job(struct executor *executor)
+{
+    struct parker parker;
+    struct job *job = NULL;
+    parker_init(&parker, 0);
+    lock_take(&executor->lock);
+    while (!(job = executor->first) && !executor->stopping) {
+        executor->idle++;
+        uint32_t ticket = park_ticket(&executor->work);
+        lock_release(&executor->lock);
+        park_wait(&executor->work, &parker, ticket, CLOCK_NEVER);
+        lock_take(&executor->lock);
+        executor->idle--;
+    }
+    if (job)
+        dequeue(executor, job);
+    lock_release(&executor->lock);
+    parker_fini(&parker);
+    return job;
+}
+
+static struct job *job_in_queue(struct executor *executor)
+{
+    lock_take(&executor->lock);
+    struct job *job = executor->first;
+    if (job)
+        dequeue(executor, job);
+    lock_release(&executor->lock);
+    return job;
+}
+
+static void unlist(struct worker *worker)
+{
+    *worker->link = worker->next;
+    if (worker->next)
+        worker->next->link = worker->link;
+}
+
+static aside_status hire(struct executor *executor);
+
+/* The last thing a worker does. One that goes early, because a fetch ends its thread or the start hook failed,
+ * is joined by nobody, and whoever waits in the queue needs another. */
+static void worker_end(struct worker *worker, bool early)
+{
+    struct executor *executor = worker->executor;
+    const aside_worker *hooks = &executor->options.hooks;
+    if (worker->started && hooks->stop)
+        hooks->stop(hooks->ctx, worker->context);
+    lock_take(&executor->lock);
+    executor->threads--;
+    bool more = early && executor->first && executor->idle < executor->queued &&
+                !executor->stopping;
+    bool left = worker->phase == WORKER_LEFT;
+    if (early && !left) {
+        unlist(worker);
+        pthread_detach(worker->thread);
+        left = true;
+    }
+    if (!left)
+        worker->phase = WORKER_ENDED;
+    if (more)
+        executor->threads++;
+    lock_release(&executor->lock);
+    if (left)
+        mem_free(&executor->mem, worker);
+    if (more)
+        (void)hire(executor);
+    park_wake_all(&executor->ends);
+    executor_unref(executor);
+}
+
+static void worker_unwinds(void *worker)
+{
+    worker_end(worker, true);
+}
+
+/* False: the hook has failed, and with it the job that the worker was made for. */
+static bool worker_start(struct worker *worker)
+{
+    const aside_worker *hooks = &worker->executor->options.hooks;
+    aside_status status = hooks->start ? hooks->start(hooks->ctx, &worker->context) : ASIDE_OK;
+    worker->started = status == ASIDE_OK;
+    if (worker->started)
+        return true;
+    struct job *job = job_in_queue(worker->executor);
+    if (job)
+        job->refuse(job, ASIDE_E_WORKER, status);
+    return false;
+}
+
+static void *worker_main(void *its_worker)
+{
+    struct worker *worker = its_worker;
+    native_name_thread("aside-fetch");
+    pthread_cleanup_push(worker_unwinds, worker);
+    if (worker_start(worker)) {
+        struct job *job;
+        while ((job = next_job(worker->executor)))
+            job->run(job, worker->context);
+        worker_end(worker, false);
+    } else {
+        worker_end(worker, true);
+    }
+    pthread_cleanup_pop(0);
+    return NULL;
+}
+
+/* A new worker; executor->threads counts it already. */
+static aside_status hire(struct executor *executor)
+{
+    struct worker *worker = mem_zalloc(&executor->mem, sizeof *worker);
+    if (worker) {
+        worker->executor = executor;
+        fetch_add_relaxed(&executor->refs, 1);
+        lock_take(&executor->lock);
+        worker->next = executor->workers;
+        worker->link = &executor->workers;
+        if (worker->next)
+            worker->next->link = &worker->next;
+        executor->workers = worker;
+        bool made = native_thread(&worker->thread, executor->options.stack_bytes, worker_main, worker);
+        if (!made)
+            unlist(worker);
+        lock_release(&executor->lock);
+        if (made)
+            return ASIDE_OK;
+        mem_free(&executor->mem, worker);
+        executor_unref(executor);
+    }
+    lock_take(&executor->lock);
+    executor->threads--;
+    lock_release(&executor->lock);
+    return worker ? ASIDE_E_THREAD : ASIDE_E_NOMEM;
+}
+
+aside_status executor_submit(struct executor *executor, struct job *job)
+{
+    const struct executor_options *options = &executor->options;
+    lock_take(&executor->lock);
+    bool wanted = executor->idle <= executor->queued && executor->threads < options->max_threads;
+    bool full = options->max_queued && executor->queued >= options->max_queued;
+    if (executor->stopping || full || options->max_threads == 0) {
+        aside_status status = executor->stopping ? ASIDE_E_CLOSED : ASIDE_E_BUSY;
+        lock_release(&executor->lock);
+        return status;
+    }
+    enqueue(executor, job);
+    if (wanted)
+        executor->threads++;
+    lock_release(&executor->lock);
+    park_wake_one(&executor->work);
+    if (!wanted || hire(executor) == ASIDE_OK)
+        return ASIDE_OK;
+    /* Others will come to it, if there are others; else it must not lie there for ever. */
+    lock_take(&executor->lock);
+    bool hopeless = executor->threads == 0 && job->queued;
+    if (hopeless)
+        dequeue(executor, job);
+    lock_release(&executor->lock);
+    return hopeless ? ASIDE_E_BUSY : ASIDE_OK;
+}
+
+bool executor_is_self(struct executor *executor)
+{
+    bool self = false;
+    lock_take(&executor->lock);
+    for (struct worker *w = executor->workers; w && !self; w = w->next)
+        self = pthread_equal(w->thread, pthread_self());
+    lock_release(&executor->lock);
+    return self;
+}
+
+/* ---- leftovers ----------------------------------------------------------------------------------- */
+
+void executor_note_leftover(struct executor *executor, int change)
+{
+    lock_take(&executor->lock);
+    executor->leftovers += (size_t)change;
+    lock_release(&executor->lock);
+}
+
+bool executor_is_clogged(struct executor *executor)
+{
+    lock_take(&executor->lock);
+    bool clogged = executor->leftovers > 0 &&
+                   2 * executor->leftovers >= executor->options.max_threads;
+    lock_release(&executor->lock);
+    return clogged;
+}
+
+void executor_gauge(struct executor *executor, size_t *queued, size_t *threads)
+{
+    lock_take(&executor->lock);
+    *queued = executor->queued;
+    *threads = executor->threads;
+    lock_release(&executor->lock);
+}
+
+/* ---- stopping ------------------------------------------------------------------------------------ */
+
+void executor_stop(struct executor *executor)
+{
+    struct job *job;
+    do {
+        lock_take(&executor->lock);
+        executor->stopping = true;
+        job = executor->first;
+        if (job)
+            dequeue(executor, job);
+        lock_release(&executor->lock);
+        if (job)
+            job->refuse(job, ASIDE_E_CLOSED, 0);
+    } while (job);
+    park_wake_all(&executor->work);
+}
+
+/* Unlists a worker and says whether its thread is to be joined: all that have ended; then, if patience is over or
+ * it is this very thread, one that has not. */
+static struct worker *dismiss(struct executor *executor, bool patient, bool *join) REQUIRES(executor->lock)
+{
+    for (struct worker *w = executor->workers; w; w = w->next) {
+        bool own = pthread_equal(w->thread, pthread_self());
+        *join = w->phase == WORKER_ENDED && !own;
+        if (!*join && !own && patient)
+            continue;
+        unlist(w);
+        if (!*join) {
+            w->phase = WORKER_LEFT;
+            pthread_detach(w->thread);
+        }
+        return w;
+    }
+    return NULL;
+}
+
+void executor_join(struct executor *executor, int64_t deadline_ns)
+{
+    struct parker parker;
+    parker_init(&parker, 0);
+    for (;;) {
+        bool join = false;
+        uint32_t ticket = park_ticket(&executor->ends);
+        bool patient = clock_read(CLOCK_MONOTONIC) < deadline_ns;
+        lock_take(&executor->lock);
+        struct worker *worker = dismiss(executor, patient, &join);
+        bool done = !worker && !executor->workers;
+        lock_release(&executor->lock);
+        if (done)
+            break;
+        if (worker && join) {
+            pthread_join(worker->thread, NULL);
+            mem_free(&executor->mem, worker);
+        } else if (!worker) {
+            park_wait(&executor->ends, &parker, ticket, deadline_ns);
+        }
+    }
+    parker_fini(&parker);
+}

@@ -1,0 +1,275 @@
+/* flight/group -- see group.h. */
+#include "flight/group.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+
+#include <string.h>
+
+#define MAGIC 0x41464c54 /* "AFLT" */
+
+void group_init(struct group *group, struct lock *lock, const struct mem *mem)
+{
+    group->lock = lock;
+    group->flights = NULL;
+    group->stamp = 0;
+    table_init(&group->current, mem);
+}
+
+void group_fini(struct group *group)
+{
+    table_fini(&group->current);
+}
+
+/* ---- a flight ------------------------------------------------------------------------------------ */
+
+static size_t padded(size_t size)
+{
+    return (size + 15) & ~(size_t)15;
+}
+
+size_t flight_size(size_t key_len, const aside_call *call)
+{
+    size_t size = sizeof(struct flight) + key_len + 16;
+    return size_add(size, call->arg_size, &size) && size <= SIZE_MAX / 2 ? size : 0;
+}
+
+static void keep_argument(struct flight *flight, const aside_call *call)
+{
+    flight->arg = call->arg;
+    if (call->arg_size) {
+        memcpy(flight->bytes, call->arg, call->arg_size);
+        flight->arg = flight->bytes;
+    } else if (call->arg_retain) {
+        call->arg_retain(call->arg);
+        flight->arg_release = call->arg_release;
+    }
+}
+
+static void set_options(struct flight *flight, const struct flight_options *options)
+{
+    flight->owner = options->owner;
+    flight->owned_by = options->owned_by;
+    flight->executor = options->executor;
+    flight->home = options->home;
+    flight->clock = options->clock;
+    flight->started_ns = flight->began_ns = options->now_ns;
+    flight->deadline_ns =
+        options->max_age_ms ? clock_after_ms(options->now_ns, options->max_age_ms) : CLOCK_NEVER;
+}
+
+struct flight *flight_new(const struct flight_options *options, const struct flight_key *key,
+                          const aside_call *call)
+{
+    size_t size = flight_size(key->len, call);
+    struct flight *flight = size ? mem_alloc(&options->home->mem, size) : NULL;
+    if (!flight)
+        return NULL;
+    memset((void *)flight, 0, sizeof *flight);
+    flight->magic = MAGIC;
+    set_options(flight, options);
+    flight->hash = key->hash;
+    flight->fetch = call->fetch;
+    flight->stops = call->stop_when_abandoned != 0;
+    flight->charge = mem_charge(size);
+    flight->answer.status = ASIDE_PENDING;
+    flight->answer.ttl_ms = call->ttl_ms;
+    flight->key_len = key->len;
+    unsigned char *key_bytes = flight->bytes + padded(call->arg_size);
+    if (key->len)
+        memcpy(key_bytes, key->bytes, key->len);
+    flight->key = key_bytes;
+    flight->waiters = 1;
+    atomic_init(&flight->refs, 2);
+    atomic_init(&flight->handles, 1);
+    park_init(&flight->park);
+    keep_argument(flight, call);
+    return flight;
+}
+
+static void free_flight(struct flight *flight)
+{
+    struct mem mem = flight->home->mem;
+    const struct flight_owner *owner = flight->group ? flight->owner : NULL;
+    void *owned_by = flight->owned_by;
+    size_t charge = flight->charge;
+    if (flight->arg_release)
+        flight->arg_release(flight->arg);
+    flight->magic = 0;
+    park_fini(&flight->park);
+    mem_free(&mem, flight);
+    if (owner)
+        owner->release(owned_by, charge);
+}
+
+void flight_discard(struct flight *flight)
+{
+    free_flight(flight);
+}
+
+void flight_unref(struct flight *flight)
+{
+    if (fetch_sub_acq_rel(&flight->refs, 1) != 1)
+        return;
+    aside_value_unref(flight->value);
+    free_flight(flight);
+}
+
+void flight_wake(struct flight *flight)
+{
+    park_wake_all(&flight->park);
+}
+
+/* ---- transitions --------------------------------------------------------------------------------- */
+
+static void enlist(struct group *group, struct flight *flight)
+{
+    flight->next = group->flights;
+    flight->link = &group->flights;
+    if (flight->next)
+        flight->next->link = &flight->next;
+    group->flights = flight;
+}
+
+static void delist(struct flight *flight)
+{
+    *flight->link = flight->next;
+    if (flight->next)
+        flight->next->link = flight->link;
+    flight->link = NULL;
+}
+
+/* Only the current flight of a key is in the table: a flight that was detached removes nobody else's. */
+static void detach(struct flight *flight)
+{
+    if (!flight->current)
+        return;
+    table_remove(&flight->group->current, &flight->node);
+    flight->current = false;
+}
+
+static struct flight *find(const struct group *group, const struct flight_key *key)
+{
+    struct table_node *node = table_find(&group->current, key->bytes, (uint32_t)key->len, key->hash);
+    return node ? container_of(node, struct flight, node) : NULL;
+}
+
+bool group_lead(struct group *group, struct flight *flight)
+{
+    if (!table_add(&group->current, &flight->node, flight->key, (uint32_t)flight->key_len, flight->hash))
+        return false;
+    flight->group = group;
+    flight->current = true;
+    flight->stamp = group->stamp;
+    enlist(group, flight);
+    return true;
+}
+
+/* A fetch that has been asked to stop goes on for a newcomer, if it has not heard of it yet. */
+static bool revive(struct flight *flight)
+{
+    uint32_t asked = STOP_ASKED;
+    return load_acquire(&flight->stop) == STOP_NO || compare_swap(&flight->stop, &asked, STOP_NO) ||
+           asked == STOP_NO;
+}
+
+/* False: the flight is not for newcomers any more, and is off the table now. */
+static bool welcomes(struct flight *flight, int64_t now_ns, struct flight **old)
+{
+    if (flight->stamp != flight->group->stamp) {
+        flight->fenced = true;
+        detach(flight);
+        return false;
+    }
+    if (now_ns >= flight->deadline_ns) {
+        fetch_add_relaxed(&flight->refs, 1);
+        *old = flight;
+        group_supersede(flight);
+        return false;
+    }
+    if (revive(flight))
+        return true;
+    flight->fenced = true;
+    detach(flight);
+    return false;
+}
+
+struct flight *group_join(struct group *group, const struct flight_key *key, int64_t now_ns,
+                          size_t max_waiters, bool *full, struct flight **old)
+{
+    struct flight *current = find(group, key);
+    if (!current || !welcomes(current, now_ns, old))
+        return NULL;
+    *full = max_waiters && current->waiters >= max_waiters;
+    if (*full)
+        return NULL;
+    current->waiters++;
+    fetch_add_relaxed(&current->refs, 1);
+    return current;
+}
+
+bool group_settle(struct flight *flight, aside_status verdict)
+{
+    if (flight_is_settled(flight))
+        return false;
+    detach(flight);
+    delist(flight);
+    flight->verdict = verdict;
+    flight->shared = flight->waiters >= 2;
+    store_release(&flight->settled, true);
+    return true;
+}
+
+void group_fence(struct group *group, const struct flight_key *key)
+{
+    struct flight *flight = find(group, key);
+    if (!flight)
+        return;
+    flight->fenced = true;
+    detach(flight);
+}
+
+void group_fence_all(struct group *group)
+{
+    group->stamp++;
+}
+
+bool group_may_store(const struct flight *flight)
+{
+    return !flight_is_settled(flight) && !flight->fenced && flight->stamp == flight->group->stamp;
+}
+
+bool group_supersede(struct flight *flight)
+{
+    if (!group_settle(flight, ASIDE_E_FETCH_TIMEOUT))
+        return false;
+    if (flight->on_worker) {
+        flight->leftover = true;
+        executor_note_leftover(flight->executor, 1);
+    }
+    return true;
+}
+
+bool group_begin_on_worker(struct flight *flight)
+{
+    flight->on_worker = !flight_is_settled(flight);
+    return flight->on_worker;
+}
+
+void group_end_on_worker(struct flight *flight)
+{
+    flight->on_worker = false;
+    if (flight->leftover)
+        executor_note_leftover(flight->executor, -1);
+}
+
+bool group_leave(struct flight *flight)
+{
+    if (flight_is_settled(flight))
+        return false;
+    if (--flight->waiters == 0 && flight->stops) {
+        uint32_t no = STOP_NO;
+        compare_swap(&flight->stop, &no, STOP_ASKED);
+    }
+    return true;
+}

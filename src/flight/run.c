@@ -1,0 +1,321 @@
+/* flight/run -- see run.h. */
+#include "flight/run.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#define MAGIC 0x41464c54 /* "AFLT", set by flight_new() */
+
+static struct flight *flight_of(const aside_fetch *fetch)
+{
+    struct flight *flight = (struct flight *)(uintptr_t)fetch;
+    return flight && flight->magic == MAGIC ? flight : NULL;
+}
+
+/* ---- deciding ------------------------------------------------------------------------------------ */
+
+static void drop_answer(struct flight_answer *answer)
+{
+    if (answer->entry)
+        entry_discard(answer->entry);
+    aside_value_unref(answer->given);
+    answer->entry = NULL;
+    answer->given = NULL;
+}
+
+static void settle_answer(struct flight_answer *answer, aside_status status)
+{
+    bool has_value = answer->entry || answer->given;
+    if (status > 0 && status != ASIDE_NOT_FOUND)
+        status = ASIDE_E_INVALID;
+    if (status == ASIDE_OK && !has_value)
+        status = ASIDE_E_INVALID;
+    if (status != ASIDE_OK)
+        drop_answer(answer);
+    if (status != ASIDE_E_FETCH && status != ASIDE_E_WORKER)
+        answer->code = 0;
+    answer->status = status;
+}
+
+static bool decide(struct flight *flight, aside_status status)
+{
+    uint32_t open = 0;
+    if (!compare_swap(&flight->decided, &open, 1))
+        return false;
+    settle_answer(&flight->answer, status);
+    flight->owner->publish(flight);
+    return true;
+}
+
+static void drop_handle(struct flight *flight)
+{
+    if (fetch_sub_acq_rel(&flight->handles, 1) != 1)
+        return;
+    (void)decide(flight, ASIDE_E_ABANDONED);
+    flight_unref(flight);
+}
+
+void flight_refuse(struct flight *flight, aside_status status, int code)
+{
+    flight->answer.code = code;
+    (void)decide(flight, status);
+    drop_handle(flight);
+}
+
+/* ---- running ------------------------------------------------------------------------------------- */
+
+struct run {
+    struct thread_fetch frame; /* first: it is what the thread's record points to */
+    struct thread_record *self;
+    struct flight *flight;
+    bool leader;
+};
+
+/* The callback is over, one way or the other. */
+static void finish(struct run *run)
+{
+    struct flight *flight = run->flight;
+    run->self->fetches = run->frame.outer;
+    if (!flight->on_worker)
+        return;
+    lock_take(flight->group->lock);
+    group_end_on_worker(flight);
+    lock_release(flight->group->lock);
+}
+
+/* The callback does not return: its thread ends, or an exception passes through. */
+static void unwound(void *its_run)
+{
+    struct run *run = its_run;
+    finish(run);
+    (void)decide(run->flight, ASIDE_E_ABANDONED);
+    drop_handle(run->flight);
+    if (run->leader)
+        flight_unref(run->flight);
+}
+
+static aside_status call_fetch(struct run *run, int cancel_state)
+{
+    aside_status status;
+    struct flight *flight = run->flight;
+    pthread_cleanup_push(unwound, run);
+    pthread_setcancelstate(cancel_state, NULL);
+    status = flight->fetch((aside_fetch *)flight, flight->arg);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    pthread_cleanup_pop(0);
+    return status;
+}
+
+bool flight_run(struct flight *flight, struct thread_record *self, void *worker, int cancel_state,
+                bool leader)
+{
+    struct run run = {{self->fetches, flight, flight->owned_by, worker}, self, flight, leader};
+    flight->worker = worker;
+    flight->ran = true;
+    self->fetches = &run.frame;
+    aside_status status = call_fetch(&run, cancel_state);
+    finish(&run);
+    bool decided = status != ASIDE_PENDING && decide(flight, status);
+    drop_handle(flight);
+    return decided;
+}
+
+bool flight_is_own(const struct thread_record *self, const void *owner, const void *key, size_t key_len)
+{
+    for (const struct thread_fetch *f = self->fetches; f; f = f->outer) {
+        const struct flight *flight = f->flight;
+        if (f->owner == owner && flight->key_len == key_len &&
+            (key_len == 0 || memcmp(flight->key, key, key_len) == 0))
+            return true;
+    }
+    return false;
+}
+
+/* ---- jobs ---------------------------------------------------------------------------------------- */
+
+static void run_on_worker(struct flight *flight, struct thread_record *self, void *worker)
+{
+    lock_take(flight->group->lock);
+    bool begun = group_begin_on_worker(flight);
+    lock_release(flight->group->lock);
+    flight->began_ns = clock_precise(flight->clock);
+    if (begun)
+        (void)flight_run(flight, self, worker, PTHREAD_CANCEL_ENABLE, false);
+    else
+        drop_handle(flight);
+}
+
+static void job_run(struct job *job, void *worker)
+{
+    struct flight *flight = container_of(job, struct flight, job);
+    struct thread_record *self = thread_self();
+    if (self)
+        run_on_worker(flight, self, worker);
+    else
+        flight_refuse(flight, ASIDE_E_NOMEM, 0);
+}
+
+static void job_refuse(struct job *job, aside_status status, int code)
+{
+    flight_refuse(container_of(job, struct flight, job), status, code);
+}
+
+void flight_job_init(struct flight *flight)
+{
+    flight->job.run = job_run;
+    flight->job.refuse = job_refuse;
+}
+
+/* A user's executor knows a flight by its job. */
+void aside_job_run(aside_job *job, void *worker)
+{
+    struct flight *flight = flight_of((const aside_fetch *)job);
+    if (!flight)
+        return;
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    struct thread_record *self = thread_self();
+    flight->began_ns = clock_precise(flight->clock);
+    if (!self)
+        flight_refuse(flight, ASIDE_E_NOMEM, 0);
+    else if (flight_is_settled(flight))
+        drop_handle(flight);
+    else
+        (void)flight_run(flight, self, worker, before, false);
+    pthread_setcancelstate(before, NULL);
+}
+
+void aside_job_drop(aside_job *job)
+{
+    struct flight *flight = flight_of((const aside_fetch *)job);
+    if (flight)
+        flight_refuse(flight, ASIDE_E_ABANDONED, 0);
+}
+
+/* ---- what a fetch calls -------------------------------------------------------------------------- */
+
+/* A fetch that may still say something. */
+static struct flight *undecided(const aside_fetch *fetch)
+{
+    struct flight *flight = flight_of(fetch);
+    return flight && !load_acquire(&flight->decided) ? flight : NULL;
+}
+
+const void *aside_fetch_key(const aside_fetch *fetch, size_t *key_len)
+{
+    const struct flight *flight = flight_of(fetch);
+    if (!flight || !key_len)
+        return NULL;
+    *key_len = flight->key_len;
+    return flight->key;
+}
+
+void *aside_fetch_worker(const aside_fetch *fetch)
+{
+    const struct flight *flight = flight_of(fetch);
+    return flight ? flight->worker : NULL;
+}
+
+int aside_fetch_stopping(aside_fetch *fetch)
+{
+    struct flight *flight = flight_of(fetch);
+    if (!flight)
+        return 0;
+    uint32_t asked = STOP_ASKED;
+    return compare_swap(&flight->stop, &asked, STOP_HEARD) || asked == STOP_HEARD ||
+           flight_is_settled(flight);
+}
+
+aside_status aside_fetch_set_ttl(aside_fetch *fetch, int64_t ttl_ms)
+{
+    struct flight *flight = undecided(fetch);
+    if (!flight || (ttl_ms < 0 && ttl_ms != ASIDE_NO_STORE))
+        return ASIDE_E_INVALID;
+    flight->answer.ttl_ms = ttl_ms;
+    return ASIDE_OK;
+}
+
+aside_status aside_fetch_buffer(aside_fetch *fetch, size_t size, void **to)
+{
+    struct flight *flight = undecided(fetch);
+    if (!flight || !to)
+        return ASIDE_E_INVALID;
+    if (size > ENTRY_MAX_VALUE)
+        return ASIDE_E_TOO_LARGE;
+    struct entry *entry = entry_new(flight->home, flight->key, flight->key_len, size);
+    if (!entry)
+        return ASIDE_E_NOMEM;
+    drop_answer(&flight->answer);
+    flight->answer.entry = entry;
+    *to = entry->bytes + entry_value_offset(entry);
+    return ASIDE_OK;
+}
+
+aside_status aside_fetch_copy(aside_fetch *fetch, const void *data, size_t size)
+{
+    if (!data && size)
+        return ASIDE_E_INVALID;
+    void *to;
+    aside_status status = aside_fetch_buffer(fetch, size, &to);
+    if (status == ASIDE_OK && size)
+        memcpy(to, data, size);
+    return status;
+}
+
+aside_status aside_fetch_give(aside_fetch *fetch, aside_value *value)
+{
+    struct flight *flight = undecided(fetch);
+    if (!flight || !value)
+        return ASIDE_E_INVALID;
+    drop_answer(&flight->answer);
+    flight->answer.given = value;
+    return ASIDE_OK;
+}
+
+aside_status aside_fetch_not_found(aside_fetch *fetch)
+{
+    return undecided(fetch) ? ASIDE_NOT_FOUND : ASIDE_E_INVALID;
+}
+
+aside_status aside_fetch_fail(aside_fetch *fetch, int code)
+{
+    struct flight *flight = undecided(fetch);
+    if (!flight)
+        return ASIDE_E_INVALID;
+    flight->answer.code = code;
+    return ASIDE_E_FETCH;
+}
+
+aside_status aside_fetch_complete(aside_fetch *fetch, aside_status status)
+{
+    struct flight *flight = flight_of(fetch);
+    if (!flight || status == ASIDE_PENDING)
+        return ASIDE_E_INVALID;
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    bool first = decide(flight, status);
+    pthread_setcancelstate(before, NULL);
+    return first ? ASIDE_OK : ASIDE_E_INVALID;
+}
+
+aside_fetch *aside_fetch_ref(aside_fetch *fetch)
+{
+    struct flight *flight = flight_of(fetch);
+    if (flight)
+        fetch_add_relaxed(&flight->handles, 1);
+    return fetch;
+}
+
+void aside_fetch_unref(aside_fetch *fetch)
+{
+    struct flight *flight = flight_of(fetch);
+    if (!flight)
+        return;
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    drop_handle(flight);
+    pthread_setcancelstate(before, NULL);
+}

@@ -1,0 +1,31 @@
+/*
+ * store/budget -- what the index may reach: bytes and entries of one cache (B1).
+ *
+ * Reserved before anything is linked, and only if it fits, so that the sums are never above the bounds, not for
+ * an instant. Refunded when a thing is unlinked.
+ */
+#ifndef ASIDE_STORE_BUDGET_H
+#define ASIDE_STORE_BUDGET_H
+
+#include "base/atomic.h"
+#include "base/check.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct budget {
+    size_t max_bytes;   /* immutable; SIZE_MAX: no bound */
+    size_t max_entries; /* immutable; SIZE_MAX: no bound */
+    _Alignas(CACHE_LINE) _Atomic size_t bytes;
+    _Atomic size_t entries;
+};
+
+/* 0 means no bound. */
+void budget_init(struct budget *budget, size_t max_bytes, size_t max_entries);
+
+/* True if both fit; else nothing is reserved. */
+bool budget_reserve(struct budget *budget, size_t bytes, size_t entries);
+void budget_refund(struct budget *budget, size_t bytes, size_t entries);
+
+#endif

@@ -1,0 +1,227 @@
+/* store/entry -- see entry.h. */
+#include "store/entry.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static_assert(sizeof(struct entry) == 56, "the layout of an entry is part of what an entry costs");
+static_assert(offsetof(struct entry, head) == 0 && offsetof(struct lone_value, head) == 0,
+              "both forms of a handle begin with it");
+
+/* In front of an entry whose home has no byte of its own. 16 keeps the entry aligned. */
+#define FAR_PREFIX 16
+
+static size_t prefix_of(uint8_t home)
+{
+    return home == HOME_FAR ? FAR_PREFIX : 0;
+}
+
+static struct home *home_of(const struct entry *entry)
+{
+    if (entry->head.home != HOME_FAR)
+        return home_near(entry->head.home);
+    struct home *home;
+    memcpy(&home, (const char *)entry - FAR_PREFIX, sizeof home);
+    return home;
+}
+
+static size_t bytes_of(const struct entry *entry)
+{
+    size_t value = entry_wraps(entry) ? sizeof(aside_value *) : entry->value_size;
+    return prefix_of(entry->head.home) + sizeof *entry + entry_value_offset(entry) + value;
+}
+
+/* ---- making -------------------------------------------------------------------------------------- */
+
+static struct entry *place(struct home *home, char *block)
+{
+    if ((uint64_t)(uintptr_t)block >> ENTRY_POINTER_BITS) {
+        mem_free(&home->mem, block);
+        return NULL;
+    }
+    if (home->id == HOME_FAR)
+        memcpy(block, &home, sizeof(struct home *));
+    return (struct entry *)(block + prefix_of(home->id));
+}
+
+struct entry *entry_new(struct home *home, const void *key, size_t key_len, size_t value_size)
+{
+    size_t size = prefix_of(home->id) + sizeof(struct entry) + ((key_len + 7) & ~(size_t)7);
+    if (value_size > ENTRY_MAX_VALUE || !size_add(size, value_size, &size))
+        return NULL;
+    char *block = mem_alloc(&home->mem, size);
+    struct entry *entry = block ? place(home, block) : NULL;
+    if (!entry)
+        return NULL;
+    memset((void *)entry, 0, sizeof *entry);
+    atomic_init(&entry->head.refs, 1);
+    entry->head.key_len = (uint16_t)key_len;
+    entry->head.home = home->id;
+    entry->value_size = (uint32_t)value_size;
+    if (key_len)
+        memcpy(entry->bytes, key, key_len);
+    return entry;
+}
+
+struct entry *entry_new_wrapping(struct home *home, const void *key, size_t key_len,
+                                 aside_value *value)
+{
+    struct entry *entry = entry_new(home, key, key_len, sizeof(aside_value *));
+    if (!entry)
+        return NULL;
+    atomic_init(&entry->head.marks, ENTRY_WRAPS);
+    aside_value_ref(value);
+    memcpy(entry->bytes + entry_value_offset(entry), &value, sizeof(aside_value *));
+    return entry;
+}
+
+bool entry_charge_of(size_t key_len, size_t value_size, size_t *charge)
+{
+    size_t size = FAR_PREFIX + sizeof(struct entry) + ((key_len + 7) & ~(size_t)7);
+    if (!size_add(size, value_size, &size) || !size_add(size, 32, charge))
+        return false;
+    *charge = mem_charge(size - FAR_PREFIX);
+    return true;
+}
+
+size_t entry_charge(const struct entry *entry)
+{
+    size_t charge = mem_charge(bytes_of(entry));
+    if (!entry_wraps(entry))
+        return charge;
+    /* A wrapped size is the user's word: it may be any number. */
+    size_t sum;
+    if (!size_add(aside_value_size(entry_wrapped(entry)), sizeof(struct lone_value) + 24, &sum) ||
+        !size_add(sum, charge, &sum))
+        return SIZE_MAX;
+    return sum & ~(size_t)15;
+}
+
+/* ---- ending -------------------------------------------------------------------------------------- */
+
+static void lone_value_free(struct lone_value *value)
+{
+    if (value->free_fn)
+        value->free_fn(value->data, value->ctx);
+    free(value);
+}
+
+void entry_discard(struct entry *entry)
+{
+    struct home *home = home_of(entry);
+    aside_value *wrapped = entry_wraps(entry) ? entry_wrapped(entry) : NULL;
+    mem_free(&home->mem, (char *)entry - prefix_of(entry->head.home));
+    aside_value_unref(wrapped);
+}
+
+static void free_pinned(struct entry *entry)
+{
+    struct home *home = home_of(entry);
+    size_t charge = entry_charge(entry);
+    entry_discard(entry);
+    home_unpin(home, charge);
+}
+
+void entry_pin(struct entry *entry)
+{
+    home_pin(home_of(entry), entry_charge(entry));
+}
+
+void entry_drop(struct entry *entry)
+{
+    /* Nobody can reach the entry any more: a count of 1 is the index's own and stays so. */
+    if (load_acquire(&entry->head.refs) == 1) {
+        entry_discard(entry);
+        return;
+    }
+    entry_pin(entry);
+    if (fetch_sub_acq_rel(&entry->head.refs, 1) == 1)
+        free_pinned(entry);
+}
+
+/* ---- values -------------------------------------------------------------------------------------- */
+
+/* extra: bytes that follow the head, for a value that is one block with its copy. */
+static struct lone_value *lone_value_new(size_t extra, size_t size)
+{
+    size_t whole;
+    struct lone_value *value = NULL;
+    if (size_add(sizeof *value, extra, &whole))
+        value = malloc(whole);
+    if (!value)
+        return NULL;
+    memset((void *)value, 0, sizeof *value);
+    atomic_init(&value->head.refs, 1);
+    atomic_init(&value->head.marks, ENTRY_LONE);
+    value->size = size;
+    return value;
+}
+
+aside_status aside_value_copy(const void *data, size_t size, aside_value **value)
+{
+    if (!value || (!data && size))
+        return ASIDE_E_INVALID;
+    struct lone_value *copy = lone_value_new(size, size);
+    if (!copy)
+        return ASIDE_E_NOMEM;
+    copy->data = copy + 1;
+    if (size)
+        memcpy(copy->data, data, size);
+    *value = &copy->head;
+    return ASIDE_OK;
+}
+
+aside_status aside_value_wrap(void *ptr, size_t size, void (*free_fn)(void *ptr, void *ctx), void *ctx,
+                              aside_value **value)
+{
+    if (!value || (!ptr && size))
+        return ASIDE_E_INVALID;
+    struct lone_value *wrapped = lone_value_new(0, size);
+    if (!wrapped)
+        return ASIDE_E_NOMEM;
+    wrapped->data = ptr;
+    wrapped->free_fn = free_fn;
+    wrapped->ctx = ctx;
+    *value = &wrapped->head;
+    return ASIDE_OK;
+}
+
+static bool is_lone(const aside_value *value)
+{
+    return load_relaxed(&value->marks) & ENTRY_LONE;
+}
+
+aside_value *aside_value_ref(aside_value *value)
+{
+    if (value)
+        fetch_add_relaxed(&value->refs, 1);
+    return value;
+}
+
+void aside_value_unref(aside_value *value)
+{
+    if (!value || fetch_sub_acq_rel(&value->refs, 1) != 1)
+        return;
+    if (is_lone(value))
+        lone_value_free((struct lone_value *)value);
+    else
+        free_pinned((struct entry *)value);
+}
+
+const void *aside_value_data(const aside_value *value)
+{
+    if (!value)
+        return NULL;
+    if (is_lone(value))
+        return ((const struct lone_value *)value)->data;
+    return entry_data((const struct entry *)value);
+}
+
+size_t aside_value_size(const aside_value *value)
+{
+    if (!value)
+        return 0;
+    if (is_lone(value))
+        return ((const struct lone_value *)value)->size;
+    return entry_size((const struct entry *)value);
+}

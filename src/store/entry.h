@@ -1,0 +1,172 @@
+/*
+ * store/entry -- a key with its value: counted, and immutable once a reader can reach it.
+ *
+ * Two forms: the value's bytes inside, or a reference to a value that exists already. A handle
+ * (aside_value *) is the entry itself in the first case and that value in the second: a lone value, made by
+ * aside_value_copy or _wrap, or an entry again, of this cache or another.
+ *
+ *   entry:      56 bytes | key, padded to 8 | value's bytes, or an aside_value *
+ *
+ * Life of the count: the index holds one reference until the grace period after unlinking is over
+ * (entry_drop), so a reader inside its epoch never meets 0 and may simply add. An entry that
+ * leaves the index while handles keep it is counted as pinned at its home.
+ */
+#ifndef ASIDE_STORE_ENTRY_H
+#define ASIDE_STORE_ENTRY_H
+
+#include "base/atomic.h"
+#include "base/home.h"
+
+#include <aside/aside.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* What marks say. Readers write heat only, together with the rest, which never changes. */
+enum { ENTRY_HEAT = 0x03, ENTRY_LONE = 0x40, ENTRY_WRAPS = 0x80 };
+
+/* A link of the wheel's rings, and of one list after that (limbo). */
+struct entry_link {
+    struct entry_link *next, *prev;
+};
+
+/* What a handle points to: both forms begin with it. */
+struct aside_value {
+    _Atomic uint32_t refs;
+    uint16_t key_len;      /* immutable; 0 in a lone value */
+    _Atomic uint8_t marks;
+    uint8_t home;          /* immutable; 0 in a lone value */
+};
+
+struct entry {
+    struct aside_value head;
+    _Atomic int64_t fresh_until_ns; /* the one word that a hit tests; 0: whatever is unusual */
+    uint32_t value_size;            /* immutable; of the bytes inside */
+    uint32_t policy_slot;           /* guarded by the shard's lock; for the policy */
+    _Atomic int64_t serve_until_ns; /* after that nobody may see it; the wheel's deadline. Written under lock */
+    uint64_t birth;                 /* immutable; see entry_birth() */
+    struct entry_link link;         /* guarded by the shard's lock */
+    unsigned char bytes[];
+};
+
+/* A value that stands alone: made by aside_value_copy or aside_value_wrap. */
+struct lone_value {
+    struct aside_value head;
+    size_t size;
+    void *data;
+    void (*free_fn)(void *ptr, void *ctx);
+    void *ctx;
+};
+
+#define ENTRY_MAX_VALUE UINT32_MAX
+/* Room of a refused pointer: index words have 48 bits for it. */
+#define ENTRY_POINTER_BITS 48
+
+/* With one reference, not yet in an index. The value's bytes are not set. NULL: no memory. */
+struct entry *entry_new(struct home *home, const void *key, size_t key_len, size_t value_size);
+/* Takes its own reference to the value. */
+struct entry *entry_new_wrapping(struct home *home, const void *key, size_t key_len,
+                                 aside_value *value);
+/* Frees an entry that nobody else knows. */
+void entry_discard(struct entry *entry);
+/* The index's reference is given back; the grace period is over. */
+void entry_drop(struct entry *entry);
+/* What was never in an index is from now on kept by handles alone. */
+void entry_pin(struct entry *entry);
+
+/* Bytes that the entry counts for in every bound, a wrapped value's included. */
+size_t entry_charge(const struct entry *entry);
+/* The same, before there is one. False: it cannot be said in a size_t. */
+bool entry_charge_of(size_t key_len, size_t value_size, size_t *charge);
+
+static inline size_t entry_value_offset(const struct entry *entry)
+{
+    return ((size_t)entry->head.key_len + 7) & ~(size_t)7;
+}
+
+static inline bool entry_wraps(const struct entry *entry)
+{
+    return atomic_load_explicit(&entry->head.marks, memory_order_relaxed) & ENTRY_WRAPS;
+}
+
+static inline aside_value *entry_wrapped(const struct entry *entry)
+{
+    aside_value *value;
+    memcpy(&value, entry->bytes + entry_value_offset(entry), sizeof value);
+    return value;
+}
+
+static inline const void *entry_data(const struct entry *entry)
+{
+    return unlikely(entry_wraps(entry)) ? aside_value_data(entry_wrapped(entry))
+                                        : entry->bytes + entry_value_offset(entry);
+}
+
+static inline size_t entry_size(const struct entry *entry)
+{
+    return unlikely(entry_wraps(entry)) ? aside_value_size(entry_wrapped(entry)) : entry->value_size;
+}
+
+/* A handle for one who holds a reference or is inside the epoch. */
+static inline aside_value *entry_handle(struct entry *entry)
+{
+    if (unlikely(entry_wraps(entry)))
+        return aside_value_ref(entry_wrapped(entry));
+    fetch_add_relaxed(&entry->head.refs, 1);
+    return &entry->head;
+}
+
+/* Eight bytes at a time: keys are short, and a call costs more than the comparison. */
+static inline bool entry_same_bytes(const unsigned char *a, const unsigned char *b, size_t length)
+{
+    uint64_t x, y;
+    for (; length >= 8; length -= 8, a += 8, b += 8) {
+        memcpy(&x, a, 8);
+        memcpy(&y, b, 8);
+        if (x != y)
+            return false;
+    }
+    for (; length; length--)
+        if (*a++ != *b++)
+            return false;
+    return true;
+}
+
+/* Lengths and bytes, never the hash alone (O4). */
+static inline bool entry_has_key(const struct entry *entry, const void *key, size_t key_len)
+{
+    return entry->head.key_len == key_len && entry_same_bytes(entry->bytes, key, key_len);
+}
+
+static inline bool entry_fresh(const struct entry *entry, int64_t now_ns)
+{
+    return now_ns < load_acquire(&entry->fresh_until_ns);
+}
+
+/*
+ * When the value came to be, in milliseconds (40 bits), and how long its fetch took, in units of 10
+ * microseconds (24 bits, saturating at 167 s).
+ */
+static inline uint64_t entry_birth(int64_t now_ns, int64_t fetch_ns)
+{
+    uint64_t took = (uint64_t)fetch_ns / 10000;
+    return (uint64_t)(now_ns / 1000000) << 24 | (took < 0xffffff ? took : 0xffffff);
+}
+
+/* Before anybody can see the entry. */
+static inline void entry_set_times(struct entry *entry, int64_t now_ns, int64_t until_ns,
+                                   int64_t fetch_ns)
+{
+    atomic_store_explicit(&entry->fresh_until_ns, until_ns, memory_order_relaxed);
+    atomic_store_explicit(&entry->serve_until_ns, until_ns, memory_order_relaxed);
+    entry->birth = entry_birth(now_ns, fetch_ns);
+}
+
+static inline int64_t entry_age_ms(const struct entry *entry, int64_t now_ns)
+{
+    int64_t age = now_ns / 1000000 - (int64_t)(entry->birth >> 24);
+    return age > 0 ? age : 0;
+}
+
+#endif

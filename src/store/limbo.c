@@ -1,0 +1,123 @@
+/* store/limbo -- see limbo.h. */
+#include "store/limbo.h"
+
+static void push(struct limbo_list *list, struct entry *entry)
+{
+    entry->link.next = NULL;
+    if (list->last)
+        list->last->link.next = &entry->link;
+    else
+        list->first = entry;
+    list->last = entry;
+    list->count++;
+}
+
+static struct entry *pop(struct limbo_list *list)
+{
+    struct entry *entry = list->first;
+    if (!entry)
+        return NULL;
+    struct entry_link *next = entry->link.next;
+    list->first = next ? container_of(next, struct entry, link) : NULL;
+    if (!next)
+        list->last = NULL;
+    list->count--;
+    return entry;
+}
+
+static void append(struct limbo_list *to, struct limbo_list *from)
+{
+    if (!from->first)
+        return;
+    if (to->last)
+        to->last->link.next = &from->first->link;
+    else
+        to->first = from->first;
+    to->last = from->last;
+    to->count += from->count;
+    *from = (struct limbo_list){NULL, NULL, 0};
+}
+
+void limbo_init(struct limbo *limbo)
+{
+    *limbo = (struct limbo){.tag = 0};
+}
+
+void limbo_add(struct limbo *limbo, struct entry *entry)
+{
+    limbo->bytes += entry_charge(entry);
+    push(&limbo->open, entry);
+}
+
+bool limbo_empty(const struct limbo *limbo)
+{
+    return !limbo->open.first && !limbo->waiting.first && !limbo->ripe.first && !limbo->visited.first;
+}
+
+static void collect(struct limbo *limbo)
+{
+    if (limbo->waiting.first && epoch_ripe(limbo->tag))
+        append(&limbo->ripe, &limbo->waiting);
+    if (!limbo->waiting.first && limbo->open.first) {
+        limbo->tag = epoch_tag();
+        append(&limbo->waiting, &limbo->open);
+    }
+}
+
+void limbo_step(struct limbo *limbo, bool pressed)
+{
+    if (!pressed && limbo->open.count + limbo->waiting.count < LIMBO_BATCH)
+        return;
+    collect(limbo);
+    /* Two steps end a grace period if no reader is inside; a third turn is for what was open. */
+    for (unsigned i = 0; i < 2 && limbo->waiting.first; i++) {
+        epoch_advance();
+        collect(limbo);
+    }
+}
+
+/* An entry that a visit names goes aside until the visit is over: nobody else can come to name it. */
+static struct entry *take_unnamed(struct limbo *limbo, const struct epoch_names *names)
+{
+    struct entry *entry = pop(&limbo->ripe);
+    if (!entry)
+        return NULL;
+    size_t charge = entry_charge(entry);
+    limbo->bytes -= charge;
+    if (!epoch_is_named(names, entry))
+        return entry;
+    limbo->visited_bytes += charge;
+    push(&limbo->visited, entry);
+    return NULL;
+}
+
+static struct entry *take_visited(struct limbo *limbo, const struct epoch_names *names)
+{
+    struct entry *entry = pop(&limbo->visited);
+    if (!entry)
+        return NULL;
+    if (epoch_is_named(names, entry)) {
+        push(&limbo->visited, entry);
+        return NULL;
+    }
+    limbo->visited_bytes -= entry_charge(entry);
+    return entry;
+}
+
+unsigned limbo_take(struct limbo *limbo, struct entry **entries, unsigned max)
+{
+    if (!limbo->ripe.first && !limbo->visited.first)
+        return 0;
+    struct epoch_names names;
+    epoch_named(&names);
+    unsigned taken = 0;
+    struct entry *entry = take_visited(limbo, &names);
+    if (entry)
+        entries[taken++] = entry;
+    for (unsigned looked = taken; looked < max && limbo->ripe.first; looked++) {
+        entry = take_unnamed(limbo, &names);
+        if (entry)
+            entries[taken++] = entry;
+    }
+    return taken;
+}

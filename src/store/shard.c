@@ -1,0 +1,388 @@
+/* store/shard -- see shard.h. */
+#include "store/shard.h"
+
+#include "base/clock.h"
+#include "base/epoch.h"
+#include "store/policy.h"
+
+#include <sched.h>
+
+#define SWEEP_ENTRIES 32 /* that one turn of the hand looks at */
+#define SWEEP_BUCKETS 64
+
+void shard_init(struct shard *shard, const struct mem *mem, const struct hash_seed *seed,
+                struct budget *budget, size_t limbo_max, int64_t now_ns)
+{
+    index_init(&shard->index, mem, seed, budget);
+    lock_init(&shard->lock, RANK_SHARD);
+    wheel_init(&shard->wheel, now_ns);
+    limbo_init(&shard->limbo);
+    group_init(&shard->group, &shard->lock, mem);
+    shard->budget = budget;
+    shard->limbo_max = limbo_max;
+}
+
+/* ---- unlinking ----------------------------------------------------------------------------------- */
+
+static void retire(struct shard *shard, struct entry *entry) REQUIRES(shard->lock)
+{
+    wheel_remove(entry);
+    limbo_add(&shard->limbo, entry);
+}
+
+static void unlink_entry(struct shard *shard, _Atomic uint64_t *word) REQUIRES(shard->lock)
+{
+    struct entry *entry = index_entry(load_relaxed(word));
+    size_t charge = entry_charge(entry);
+    index_remove(&shard->index, word);
+    budget_refund(shard->budget, charge, 1);
+    shard->bytes -= charge;
+    retire(shard, entry);
+}
+
+static _Atomic uint64_t *word_of_entry(struct shard *shard, const struct entry *entry)
+    REQUIRES(shard->lock)
+{
+    uint64_t hash = hash_bytes(shard->index.seed, entry->bytes, entry->head.key_len);
+    return index_locate(&shard->index, hash, entry->bytes, entry->head.key_len);
+}
+
+/* ---- putting ------------------------------------------------------------------------------------- */
+
+static enum shard_end put_end(enum index_end end)
+{
+    switch (end) {
+    case INDEX_OK:
+        return SHARD_OK;
+    case INDEX_NO_ROOM:
+        return SHARD_NO_ROOM;
+    case INDEX_NO_ARRAY:
+        return SHARD_NO_ARRAY;
+    default:
+        return SHARD_NO_MEMORY;
+    }
+}
+
+static enum shard_end insert(struct shard *shard, uint64_t hash, struct entry *entry)
+    REQUIRES(shard->lock)
+{
+    size_t charge = entry_charge(entry);
+    if (!budget_reserve(shard->budget, charge, 1))
+        return SHARD_NO_ROOM;
+    enum shard_end end = put_end(index_insert(&shard->index, hash, entry));
+    if (end != SHARD_OK)
+        budget_refund(shard->budget, charge, 1);
+    else
+        shard->bytes += charge;
+    return end;
+}
+
+static enum shard_end overwrite(struct shard *shard, uint64_t hash, _Atomic uint64_t *word,
+                                struct entry *entry) REQUIRES(shard->lock)
+{
+    struct entry *old = index_entry(load_relaxed(word));
+    size_t charge = entry_charge(entry), old_charge = entry_charge(old);
+    if (charge > old_charge && !budget_reserve(shard->budget, charge - old_charge, 0))
+        return SHARD_NO_ROOM;
+    index_replace(word, hash, entry);
+    shard->bytes += charge - old_charge;
+    if (charge < old_charge)
+        budget_refund(shard->budget, old_charge - charge, 0);
+    retire(shard, old);
+    return SHARD_OK;
+}
+
+enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry, enum shard_put how,
+                         int64_t now_ns)
+{
+    if (shard->closed)
+        return SHARD_CLOSED;
+    if (shard->limbo.bytes > shard->limbo_max)
+        return SHARD_LIMBO_FULL;
+    _Atomic uint64_t *word = index_locate(&shard->index, hash, entry->bytes, entry->head.key_len);
+    if (word && how == SHARD_ADD && entry_fresh(index_entry(load_relaxed(word)), now_ns))
+        return SHARD_EXISTS;
+    lock_touch(2);
+    enum shard_end end =
+        word ? overwrite(shard, hash, word, entry) : insert(shard, hash, entry);
+    if (end == SHARD_OK)
+        wheel_add(&shard->wheel, entry);
+    return end;
+}
+
+/* ---- other writes -------------------------------------------------------------------------------- */
+
+struct entry *shard_find(struct shard *shard, uint64_t hash, const void *key, size_t key_len)
+{
+    _Atomic uint64_t *word = index_locate(&shard->index, hash, key, key_len);
+    return word ? index_entry(load_relaxed(word)) : NULL;
+}
+
+enum shard_end shard_delete(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
+                            int64_t now_ns)
+{
+    if (shard->closed)
+        return SHARD_CLOSED;
+    _Atomic uint64_t *word = index_locate(&shard->index, hash, key, key_len);
+    if (!word)
+        return SHARD_MISS;
+    bool fresh = entry_fresh(index_entry(load_relaxed(word)), now_ns);
+    unlink_entry(shard, word);
+    return fresh ? SHARD_OK : SHARD_MISS;
+}
+
+static enum shard_end set_times(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
+                                int64_t now_ns, int64_t fresh_until_ns, int64_t serve_until_ns)
+    REQUIRES(shard->lock)
+{
+    if (shard->closed)
+        return SHARD_CLOSED;
+    struct entry *entry = shard_find(shard, hash, key, key_len);
+    if (!entry || !entry_fresh(entry, now_ns))
+        return SHARD_MISS;
+    store_release(&entry->fresh_until_ns, fresh_until_ns);
+    store_relaxed(&entry->serve_until_ns, serve_until_ns);
+    wheel_remove(entry);
+    wheel_add(&shard->wheel, entry);
+    return SHARD_OK;
+}
+
+enum shard_end shard_expire(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
+                            int64_t now_ns)
+{
+    return set_times(shard, hash, key, key_len, now_ns, 0, now_ns);
+}
+
+enum shard_end shard_touch(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
+                           int64_t now_ns, int64_t until_ns)
+{
+    return set_times(shard, hash, key, key_len, now_ns, until_ns, until_ns);
+}
+
+static bool is_over(const struct entry *entry, int64_t now_ns)
+{
+    return load_relaxed(&entry->serve_until_ns) <= now_ns;
+}
+
+bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry *entry, const void *key,
+                          size_t key_len, int64_t now_ns)
+{
+    _Atomic uint64_t *word = index_locate(&shard->index, hash, key, key_len);
+    if (!word || index_entry(load_relaxed(word)) != entry || !is_over(entry, now_ns))
+        return false;
+    unlink_entry(shard, word);
+    return true;
+}
+
+size_t shard_evict(struct shard *shard, unsigned *evicted)
+{
+    struct entry *met[SWEEP_ENTRIES];
+    unsigned looked = 0;
+    size_t before = shard->bytes;
+    for (unsigned i = 0; i < SWEEP_BUCKETS && looked < SWEEP_ENTRIES && shard->bytes == before; i++) {
+        unsigned count = index_sweep(&shard->index, &shard->hand, met, SWEEP_ENTRIES - looked);
+        looked += count;
+        for (unsigned j = 0; j < count; j++) {
+            if (!policy_condemns(met[j]))
+                continue;
+            unlink_entry(shard, word_of_entry(shard, met[j]));
+            ++*evicted;
+        }
+    }
+    lock_touch(looked);
+    return before - shard->bytes;
+}
+
+unsigned shard_reap(struct shard *shard, int64_t now_ns, unsigned max, unsigned *reaped)
+{
+    struct entry *entry;
+    unsigned looked = 0;
+    wheel_advance(&shard->wheel, now_ns);
+    for (; looked < max && (entry = wheel_due(&shard->wheel)); looked++) {
+        if (is_over(entry, now_ns)) {
+            unlink_entry(shard, word_of_entry(shard, entry));
+            ++*reaped;
+        } else {
+            wheel_add(&shard->wheel, entry);
+        }
+    }
+    lock_touch(looked);
+    return looked;
+}
+
+/* ---- doom ---------------------------------------------------------------------------------------- */
+
+static void doom(struct shard *shard, struct index_array *array, bool holds_entries)
+    REQUIRES(shard->lock)
+{
+    array->holds_entries = holds_entries;
+    array->doomed_tag = epoch_tag();
+    array->doomed_next = shard->doomed;
+    shard->doomed = array;
+    size_t charge = index_array_charge(array);
+    shard->doomed_bytes += charge;
+    budget_refund(shard->budget, charge, 0);
+}
+
+/* The wheel is begun anew: the links of the entries that go with the arrays are never followed again. */
+void shard_clear(struct shard *shard, int64_t now_ns)
+{
+    size_t entries = shard->index.count;
+    group_fence_all(&shard->group);
+    struct index_array *array = index_empty(&shard->index);
+    wheel_init(&shard->wheel, now_ns);
+    budget_refund(shard->budget, shard->bytes, entries);
+    shard->doomed_bytes += shard->bytes;
+    shard->bytes = 0;
+    while (array) {
+        struct index_array *next = load_relaxed(&array->next);
+        doom(shard, array, true);
+        array = next;
+    }
+}
+
+static struct index_array *take_ripe(struct shard *shard) REQUIRES(shard->lock)
+{
+    struct index_array **link = &shard->doomed;
+    while (*link && !epoch_ripe((*link)->doomed_tag))
+        link = &(*link)->doomed_next;
+    struct index_array *array = *link;
+    if (array)
+        *link = array->doomed_next;
+    return array;
+}
+
+/* Entries that a visit names go to limbo, where visits are looked after. */
+static size_t drop_unnamed(struct shard *shard, struct entry **entries, unsigned count)
+{
+    struct epoch_names names;
+    epoch_named(&names);
+    size_t bytes = 0;
+    for (unsigned i = 0; i < count; i++) {
+        bytes += entry_charge(entries[i]);
+        if (!epoch_is_named(&names, entries[i])) {
+            entry_drop(entries[i]);
+            continue;
+        }
+        lock_take(&shard->lock);
+        limbo_add(&shard->limbo, entries[i]);
+        lock_release(&shard->lock);
+    }
+    return bytes;
+}
+
+unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more)
+{
+    struct entry *entries[SHARD_SLICE];
+    lock_take(&shard->lock);
+    if (shard->doomed && !epoch_ripe(shard->doomed->doomed_tag)) {
+        epoch_advance();
+        epoch_advance();
+    }
+    struct index_array *array = take_ripe(shard);
+    *more = array != NULL;
+    lock_release(&shard->lock);
+    if (!array)
+        return 0;
+    if (max > SHARD_SLICE)
+        max = SHARD_SLICE;
+    unsigned count = array->holds_entries ? index_array_take(array, entries, max) : 0;
+    size_t bytes = drop_unnamed(shard, entries, count);
+    bool empty = count < max;
+    if (empty)
+        bytes += index_array_charge(array);
+    lock_take(&shard->lock);
+    shard->doomed_bytes -= bytes;
+    if (!empty) {
+        array->doomed_next = shard->doomed;
+        shard->doomed = array;
+    }
+    lock_release(&shard->lock);
+    if (empty)
+        index_array_free(array);
+    return count;
+}
+
+/* ---- housekeeping -------------------------------------------------------------------------------- */
+
+void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris, bool *growth)
+{
+    struct index_array *old = NULL;
+    if (!pressed && index_step(&shard->index, &old))
+        doom(shard, old, false);
+    limbo_step(&shard->limbo, pressed);
+    debris->count = limbo_take(&shard->limbo, debris->entries, pressed ? SHARD_SLICE : SHARD_SIDE);
+    lock_touch(debris->count);
+    *growth = index_wants_array(&shard->index) && !shard->array_coming && !shard->closed;
+}
+
+void shard_drop(struct shard_debris *debris)
+{
+    for (unsigned i = 0; i < debris->count; i++)
+        entry_drop(debris->entries[i]);
+    debris->count = 0;
+}
+
+/* Nobody else makes an array meanwhile: array_coming. */
+enum shard_end shard_grow(struct shard *shard, size_t *room)
+{
+    lock_take(&shard->lock);
+    bool wanted = index_wants_array(&shard->index) && !shard->array_coming && !shard->closed;
+    size_t buckets = index_next_size(&shard->index);
+    if (wanted)
+        shard->array_coming = true;
+    lock_release(&shard->lock);
+    if (!wanted)
+        return SHARD_OK;
+    *room = index_array_bytes(buckets);
+    bool reserved = budget_reserve(shard->budget, *room, 0);
+    struct index_array *array = reserved ? index_array_new(shard->index.mem, buckets) : NULL;
+    lock_take(&shard->lock);
+    shard->array_coming = false;
+    bool used = array && !shard->closed && index_grow(&shard->index, array);
+    if (!array)
+        index_grow_later(&shard->index);
+    lock_release(&shard->lock);
+    if (reserved && !used)
+        budget_refund(shard->budget, *room, 0);
+    if (array && !used)
+        index_array_free(array);
+    return array ? SHARD_OK : reserved ? SHARD_NO_MEMORY : SHARD_NO_ROOM;
+}
+
+static void drop_limbo(struct shard *shard)
+{
+    bool more = true;
+    while (more) {
+        struct shard_debris debris;
+        lock_take(&shard->lock);
+        limbo_step(&shard->limbo, true);
+        debris.count = limbo_take(&shard->limbo, debris.entries, SHARD_SLICE);
+        more = !limbo_empty(&shard->limbo);
+        lock_release(&shard->lock);
+        if (debris.count == 0 && more)
+            sched_yield();
+        shard_drop(&debris);
+    }
+}
+
+void shard_fini(struct shard *shard)
+{
+    while (shard->doomed) {
+        bool more;
+        if (shard_dismantle(shard, SHARD_SLICE, &more) == 0 && !more)
+            sched_yield();
+    }
+    drop_limbo(shard);
+    group_fini(&shard->group);
+    lock_fini(&shard->lock);
+}
+
+bool shard_check(struct shard *shard, FILE *why)
+{
+    lock_take(&shard->lock);
+    bool sound = index_check(&shard->index, why);
+    sound = wheel_check(&shard->wheel, why) && sound;
+    lock_release(&shard->lock);
+    return sound;
+}

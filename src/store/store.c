@@ -1,0 +1,378 @@
+/* store/store -- see store.h. */
+#include "store/store.h"
+
+#include <sched.h>
+
+#define MOST_SHARDS 64
+#define SHARD_BYTES ((size_t)256 << 10) /* a smaller cache has fewer shards */
+#define SHARD_ENTRIES ((size_t)512)
+#define MOST_TURNS 64
+
+/* ---- making -------------------------------------------------------------------------------------- */
+
+static size_t shards_for(size_t max_bytes, size_t max_entries)
+{
+    size_t shards = 1;
+    while (shards < MOST_SHARDS && (!max_bytes || 2 * shards * SHARD_BYTES <= max_bytes) &&
+           (!max_entries || 2 * shards * SHARD_ENTRIES <= max_entries))
+        shards *= 2;
+    return shards;
+}
+
+/* An eighth of the cache may wait for the grace period. */
+static size_t limbo_for(size_t max_bytes, size_t shards)
+{
+    size_t all = max_bytes && max_bytes < (size_t)1 << 30 ? max_bytes : (size_t)1 << 30;
+    size_t one = all / 8 / shards;
+    return one > 16384 ? one : 16384;
+}
+
+bool store_init(struct store *store, struct home *home, const struct hash_seed *seed, size_t max_bytes,
+                size_t max_entries, int64_t now_ns)
+{
+    size_t shards = shards_for(max_bytes, max_entries);
+    store->shards = mem_zalloc_lines(&home->mem, shards * sizeof(struct shard), &store->shards_block);
+    if (!store->shards)
+        return false;
+    store->seed = *seed;
+    store->shard_mask = shards - 1;
+    store->evicts = max_bytes || max_entries;
+    store->home = home;
+    budget_init(&store->budget, max_bytes, max_entries);
+    for (size_t i = 0; i < shards; i++)
+        shard_init(&store->shards[i], &home->mem, &store->seed, &store->budget,
+                   limbo_for(max_bytes, shards), now_ns);
+    return true;
+}
+
+void store_fini(struct store *store)
+{
+    for (size_t i = 0; i <= store->shard_mask; i++)
+        shard_fini(&store->shards[i]);
+    mem_free(&store->home->mem, store->shards_block);
+}
+
+static void count(struct store *store, enum counter counter, uint64_t n)
+{
+    if (n)
+        counter_add(store->home, thread_self(), counter, n);
+}
+
+/* ---- relief -------------------------------------------------------------------------------------- */
+
+/* Turns that surely bring the hand round often enough to condemn something, if there is anything. */
+static size_t turns_for(const struct shard *shard)
+{
+    return 4 * (index_next_size(&shard->index) / 32 + 1);
+}
+
+/* Evicts in one shard until need is met, a share of turns is used up or nothing is left. */
+static size_t evict_in(struct store *store, struct shard *shard, size_t need)
+{
+    size_t freed = 0, turns = 1;
+    unsigned evicted = 0;
+    for (size_t i = 0; i < turns && freed < need && evicted < 128; i++) {
+        lock_take(&shard->lock);
+        freed += shard_evict(shard, &evicted);
+        turns = shard->index.count ? turns_for(shard) : 0;
+        lock_release(&shard->lock);
+    }
+    count(store, COUNTER_evicted, evicted);
+    return freed;
+}
+
+bool store_make_room(struct store *store, struct shard *near, size_t need)
+{
+    size_t freed = evict_in(store, near, need);
+    for (bool progress = true; progress && freed < need;) {
+        size_t before = freed;
+        for (size_t i = 0; i <= store->shard_mask && freed < need; i++) {
+            uint32_t victim = fetch_add_relaxed(&store->next_victim, 1);
+            freed += evict_in(store, &store->shards[victim & store->shard_mask], need - freed);
+        }
+        progress = freed > before;
+    }
+    return freed > 0;
+}
+
+static bool empty_limbo(struct shard *shard)
+{
+    for (unsigned i = 0; i < MOST_TURNS; i++) {
+        struct shard_debris debris;
+        lock_take(&shard->lock);
+        limbo_step(&shard->limbo, true);
+        debris.count = limbo_take(&shard->limbo, debris.entries, SHARD_SLICE);
+        bool fits = shard->limbo.bytes <= shard->limbo_max;
+        lock_release(&shard->lock);
+        shard_drop(&debris);
+        if (fits)
+            return true;
+        if (debris.count == 0)
+            sched_yield();
+    }
+    return false;
+}
+
+static enum shard_end grow(struct store *store, struct shard *shard)
+{
+    size_t room = 0;
+    enum shard_end end = shard_grow(shard, &room);
+    if (end == SHARD_NO_ROOM && store_make_room(store, shard, room))
+        end = shard_grow(shard, &room);
+    return end;
+}
+
+/* True if the store is worth another try; else *end may say better why not. */
+static bool relieve(struct store *store, struct shard *shard, enum shard_end *end, size_t need)
+{
+    switch (*end) {
+    case SHARD_NO_ROOM:
+        return store_make_room(store, shard, need);
+    case SHARD_LIMBO_FULL:
+        return empty_limbo(shard);
+    case SHARD_NO_ARRAY:
+        *end = grow(store, shard);
+        return *end == SHARD_OK;
+    default:
+        return false;
+    }
+}
+
+static bool needs_relief(enum shard_end end)
+{
+    return end >= SHARD_NO_ROOM;
+}
+
+static aside_status status_of(enum shard_end end)
+{
+    switch (end) {
+    case SHARD_OK:
+        return ASIDE_OK;
+    case SHARD_MISS:
+        return ASIDE_MISS;
+    case SHARD_EXISTS:
+        return ASIDE_EXISTS;
+    case SHARD_CLOSED:
+        return ASIDE_E_CLOSED;
+    case SHARD_NO_MEMORY:
+    case SHARD_NO_ARRAY:
+        return ASIDE_E_NOMEM;
+    default:
+        return ASIDE_E_BUSY;
+    }
+}
+
+/* ---- writes -------------------------------------------------------------------------------------- */
+
+/* Ends a lock hold in which something was written. */
+static void unlock_after_write(struct store *store, struct shard *shard) RELEASES(shard->lock)
+{
+    struct shard_debris debris;
+    bool growth;
+    shard_upkeep(shard, false, &debris, &growth);
+    bool doomed = shard->doomed;
+    lock_release(&shard->lock);
+    shard_drop(&debris);
+    if (growth)
+        (void)grow(store, shard);
+    if (doomed) {
+        bool more;
+        (void)shard_dismantle(shard, SHARD_SIDE, &more);
+    }
+}
+
+aside_status store_put(struct store *store, uint64_t hash, struct entry *entry, enum shard_put how,
+                       int64_t now_ns)
+{
+    struct shard *shard = store_shard(store, hash);
+    size_t need = entry_charge(entry);
+    if (need > store->budget.max_bytes)
+        return ASIDE_E_TOO_LARGE;
+    enum shard_end end;
+    for (unsigned turn = 0;; turn++) {
+        lock_take(&shard->lock);
+        end = shard_put(shard, hash, entry, how, now_ns);
+        if (end == SHARD_OK)
+            group_fence(&shard->group,
+                        &(struct flight_key){hash, entry->bytes, entry->head.key_len});
+        unlock_after_write(store, shard);
+        if (!needs_relief(end) || turn == MOST_TURNS || !relieve(store, shard, &end, need))
+            return status_of(end);
+    }
+}
+
+/* What was not stored is kept by handles alone, from before anybody can see it. */
+static void settle(struct flight *flight, bool stored)
+{
+    flight->stored = stored;
+    flight->overtaken = !group_may_store(flight);
+    if (!stored && flight->answer.entry)
+        entry_pin(flight->answer.entry);
+    if (flight_is_settled(flight))
+        return;
+    flight->answered = true;
+    (void)group_settle(flight, flight->answer.status);
+}
+
+bool store_publish(struct store *store, struct flight *flight, struct entry *entry, int64_t now_ns)
+{
+    struct shard *shard = store_shard(store, flight->hash);
+    bool fits = entry && entry_charge(entry) <= store->budget.max_bytes;
+    if (fits)
+        fetch_add_relaxed(&entry->head.refs, 1);
+    enum shard_end end = SHARD_FENCED;
+    for (unsigned turn = 0;; turn++) {
+        bool last = turn == MOST_TURNS || !fits;
+        lock_take(&shard->lock);
+        if (fits && group_may_store(flight))
+            end = shard_put(shard, flight->hash, entry, SHARD_SET, now_ns);
+        else if (fits)
+            end = SHARD_FENCED;
+        bool retry = needs_relief(end) && !last;
+        if (!retry)
+            settle(flight, fits && end == SHARD_OK);
+        unlock_after_write(store, shard);
+        if (!retry)
+            break;
+        if (!relieve(store, shard, &end, entry_charge(entry)))
+            turn = MOST_TURNS - 1;
+    }
+    flight_wake(flight);
+    if (fits && end != SHARD_OK)
+        (void)fetch_sub_acq_rel(&entry->head.refs, 1);
+    return fits && end == SHARD_OK;
+}
+
+aside_status store_drop(struct store *store, uint64_t hash, const void *key, size_t key_len,
+                        enum store_drop how, int64_t now_ns)
+{
+    struct shard *shard = store_shard(store, hash);
+    lock_take(&shard->lock);
+    enum shard_end end = how == STORE_DELETE ? shard_delete(shard, hash, key, key_len, now_ns)
+                                             : shard_expire(shard, hash, key, key_len, now_ns);
+    group_fence(&shard->group, &(struct flight_key){hash, key, key_len});
+    unlock_after_write(store, shard);
+    return status_of(end);
+}
+
+aside_status store_touch(struct store *store, uint64_t hash, const void *key, size_t key_len,
+                         int64_t now_ns, int64_t until_ns)
+{
+    struct shard *shard = store_shard(store, hash);
+    lock_take(&shard->lock);
+    enum shard_end end = shard_touch(shard, hash, key, key_len, now_ns, until_ns);
+    unlock_after_write(store, shard);
+    return status_of(end);
+}
+
+void store_lazily_remove(struct store *store, uint64_t hash, const struct entry *entry, const void *key,
+                         size_t key_len, int64_t now_ns)
+{
+    struct shard *shard = store_shard(store, hash);
+    if (!lock_try(&shard->lock))
+        return;
+    bool removed = shard_remove_expired(shard, hash, entry, key, key_len, now_ns);
+    unlock_after_write(store, shard);
+    count(store, COUNTER_expired, removed);
+}
+
+/* ---- upkeep -------------------------------------------------------------------------------------- */
+
+static void free_slice(struct store *store, struct shard *shard)
+{
+    struct shard_debris debris;
+    bool growth;
+    lock_take(&shard->lock);
+    shard_upkeep(shard, true, &debris, &growth);
+    lock_release(&shard->lock);
+    shard_drop(&debris);
+    if (growth)
+        (void)grow(store, shard);
+}
+
+/* One shard's share; how many entries it looked at. */
+static size_t reap_shard(struct store *store, struct shard *shard, int64_t now_ns, size_t budget,
+                         size_t *reaped)
+{
+    size_t all = 0;
+    unsigned looked, max;
+    do {
+        unsigned slice = 0;
+        max = budget - all < SHARD_SLICE ? (unsigned)(budget - all) : SHARD_SLICE;
+        lock_take(&shard->lock);
+        looked = shard_reap(shard, now_ns, max, &slice);
+        lock_release(&shard->lock);
+        free_slice(store, shard);
+        all += looked;
+        *reaped += slice;
+    } while (looked == max && all < budget);
+    return all;
+}
+
+/* Frees what waits, as far as readers allow: three rounds end every grace period that can end. */
+static void free_waiting(struct store *store, struct shard *shard)
+{
+    bool more = true;
+    while (more)
+        more = shard_dismantle(shard, SHARD_SLICE, &more) > 0 || more;
+    for (size_t left = SIZE_MAX, now;; left = now) {
+        free_slice(store, shard);
+        lock_take(&shard->lock);
+        now = shard->limbo.bytes + shard->limbo.visited_bytes;
+        lock_release(&shard->lock);
+        if (now == 0 || now >= left)
+            return;
+    }
+}
+
+size_t store_reap(struct store *store, int64_t now_ns, size_t budget)
+{
+    size_t left = budget ? budget : SIZE_MAX;
+    size_t reaped = 0;
+    for (size_t i = 0; i <= store->shard_mask && left; i++) {
+        uint32_t at = fetch_add_relaxed(&store->next_reaped, 1);
+        struct shard *shard = &store->shards[at & store->shard_mask];
+        left -= reap_shard(store, shard, now_ns, left, &reaped);
+        free_waiting(store, shard);
+    }
+    count(store, COUNTER_expired, reaped);
+    return reaped;
+}
+
+void store_clear(struct store *store, bool closing, int64_t now_ns)
+{
+    for (size_t i = 0; i <= store->shard_mask; i++) {
+        struct shard *shard = &store->shards[i];
+        lock_take(&shard->lock);
+        shard_clear(shard, now_ns);
+        if (closing)
+            shard->closed = true;
+        lock_release(&shard->lock);
+    }
+}
+
+void store_dismantle(struct store *store)
+{
+    for (size_t i = 0; i <= store->shard_mask; i++)
+        free_waiting(store, &store->shards[i]);
+}
+
+void store_gauge(struct store *store, size_t *limbo_bytes, size_t *visited_bytes)
+{
+    *limbo_bytes = *visited_bytes = 0;
+    for (size_t i = 0; i <= store->shard_mask; i++) {
+        struct shard *shard = &store->shards[i];
+        lock_take(&shard->lock);
+        *limbo_bytes += shard->limbo.bytes + shard->doomed_bytes;
+        *visited_bytes += shard->limbo.visited_bytes;
+        lock_release(&shard->lock);
+    }
+}
+
+bool store_check(struct store *store, FILE *why)
+{
+    bool sound = true;
+    for (size_t i = 0; i <= store->shard_mask; i++)
+        sound = shard_check(&store->shards[i], why) && sound;
+    return sound;
+}

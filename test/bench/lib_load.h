@@ -1,0 +1,39 @@
+/*
+ * lib_load.h -- what the hit bench asks for: keys, values, and who asks for which key when. All of
+ * it is made before anything is timed.
+ */
+#ifndef ASIDE_BENCH_LOAD_H
+#define ASIDE_BENCH_LOAD_H
+
+#include "lib_bench.h"
+
+#include <string.h>
+
+#define LOAD_ENTRIES 100000
+#define LOAD_PICKS (1u << 18) /* length of a sequence; it is repeated */
+
+enum load_kind { LOAD_UNIFORM, LOAD_ZIPF, LOAD_HOT, LOAD_KINDS };
+
+const char *load_name(enum load_kind kind);
+
+/* All keys, one behind the other, BENCH_KEY bytes each. */
+char *load_keys(void);
+
+/* The value of key number. Its words add up to LOAD_SUM, so a check needs no second look-up. */
+#define LOAD_SUM UINT64_C(0x0123456789abcdef)
+void load_value(uint64_t value[BENCH_VALUE / 8], uint64_t number);
+
+/* All bytes of a value, eight at a time. */
+static inline uint64_t load_sum(const void *value)
+{
+    uint64_t words[BENCH_VALUE / 8], sum = 0;
+    memcpy(words, value, sizeof words);
+    for (int i = 0; i < BENCH_VALUE / 8; i++)
+        sum += words[i];
+    return sum;
+}
+
+/* LOAD_PICKS key numbers for one thread. zipf: exponent 0.99, ranks scattered over the keys. */
+uint32_t *load_picks(enum load_kind kind, uint64_t seed);
+
+#endif

@@ -1,0 +1,320 @@
+/*
+ * bounds.c -- B1, B4: entries and bytes never exceed what was configured, as told by the gauges and
+ * by a ledger that does not trust them; what can not fit is refused and costs nobody his place.
+ */
+#include "helpers.h"
+
+#define MIB ((size_t)1 << 20)
+#define FIXED_BYTES ((int64_t)MIB) /* what a cache needs beside what it holds */
+
+static struct ledger ledger;
+
+static aside_cache *open_bounded(size_t max_bytes, size_t max_entries)
+{
+    aside_options options = quiet_options();
+    options.max_bytes = max_bytes;
+    options.max_entries = max_entries;
+    options.alloc = ledger_init(&ledger);
+    return open_cache(&options);
+}
+
+/* The gauges are within the bounds, and the ledger agrees with the gauges. */
+static void check_bounds(aside_cache *cache, size_t max_bytes, size_t max_entries)
+{
+    aside_stats stats = test_stats(cache);
+    if (max_bytes != 0)
+        CHECK(stats.bytes <= max_bytes);
+    if (max_entries != 0)
+        CHECK(stats.entries <= max_entries);
+    CHECK(max_entries == 0 || aside_count(cache) <= max_entries);
+}
+
+static void check_ledger(aside_cache *cache, size_t max_bytes)
+{
+    aside_stats stats = test_stats(cache);
+    int64_t kept = (int64_t)(stats.limbo_bytes + stats.pinned_bytes);
+    CHECK(atomic_load(&ledger.live_bytes) <= (int64_t)max_bytes + kept + FIXED_BYTES);
+}
+
+/* ---- one thread ---------------------------------------------------------------------------------- */
+
+TEST(max_entries_is_never_exceeded_and_is_used)
+{
+    static const size_t bounds[] = {1, 2, 7, 64, 1000};
+    for (size_t b = 0; b < COUNT_OF(bounds); b++) {
+        aside_cache *cache = open_bounded(0, bounds[b]);
+        for (size_t i = 0; i < bounds[b] * 4 + 10; i++) {
+            CHECK_STATUS(aside_set(cache, &i, sizeof i, &i, sizeof i, ASIDE_FOREVER), ASIDE_OK);
+            check_bounds(cache, 0, bounds[b]);
+        }
+        CHECK(aside_count(cache) >= (bounds[b] + 1) / 2);
+        CHECK(STAT(cache, evicted) > 0);
+        end_cache(cache);
+        CHECK_INT(ledger.live_blocks, 0);
+    }
+}
+
+TEST(a_cache_for_one_entry_holds_one)
+{
+    aside_cache *cache = open_bounded(0, 1);
+    put(cache, "k", "v", ASIDE_FOREVER);
+    CHECK(holds(cache, "k", "v"));
+    put(cache, "k", "w", ASIDE_FOREVER);
+    CHECK(holds(cache, "k", "w"));
+    CHECK_INT(STAT(cache, evicted), 0);
+    end_cache(cache);
+}
+
+TEST(max_bytes_is_never_exceeded_and_is_used)
+{
+    static char bytes[20000];
+    aside_cache *cache = open_bounded(4 * MIB, 0);
+    for (int i = 0; i < 6000; i++) {
+        size_t size = test_random() % (i % 100 == 0 ? sizeof bytes : 2000);
+        CHECK_STATUS(aside_set(cache, &i, sizeof i, bytes, size, ASIDE_FOREVER), ASIDE_OK);
+        check_bounds(cache, 4 * MIB, 0);
+        check_ledger(cache, 4 * MIB);
+    }
+    CHECK(STAT(cache, bytes) >= 2 * MIB);
+    CHECK(STAT(cache, evicted) > 0);
+    end_cache(cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
+TEST(the_bytes_of_a_wrapped_value_count_as_its_size_says)
+{
+    static struct tally tally;
+    aside_cache *cache = open_bounded(4 * MIB, 0);
+    char key[16];
+    for (int i = 0; i < 200; i++) {
+        snprintf(key, sizeof key, "%d", i);
+        CHECK_STATUS(tally_set(&tally, cache, key, 100000, ASIDE_FOREVER), ASIDE_OK);
+        CHECK(STAT(cache, bytes) <= 4 * MIB);
+        CHECK(aside_count(cache) <= 4 * MIB / 100000);
+    }
+    CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
+    CHECK_INT((size_t)tally.made - (size_t)tally.freed, aside_count(cache));
+    end_cache(cache);
+    CHECK_INT(tally.freed, 200);
+}
+
+TEST(many_small_entries_count_with_their_index)
+{
+    aside_cache *cache = open_bounded(2 * MIB, 0);
+    for (uint32_t i = 0; i < 60000; i++) {
+        CHECK_STATUS(aside_set(cache, &i, sizeof i, NULL, 0, ASIDE_FOREVER), ASIDE_OK);
+        if (i % 64 == 0) {
+            check_bounds(cache, 2 * MIB, 0);
+            check_ledger(cache, 2 * MIB);
+        }
+    }
+    end_cache(cache);
+}
+
+TEST(what_can_never_fit_is_refused_and_evicts_nothing)
+{
+    static char bytes[3 * MIB];
+    aside_cache *cache = open_bounded(2 * MIB, 0);
+    char key[16];
+    for (int i = 0; i < 100; i++) {
+        snprintf(key, sizeof key, "%d", i);
+        put(cache, key, "small", ASIDE_FOREVER);
+    }
+    size_t before = aside_count(cache);
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("large"), bytes, sizeof bytes, ASIDE_FOREVER),
+                 ASIDE_E_TOO_LARGE);
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("7"), bytes, sizeof bytes, ASIDE_FOREVER),
+                 ASIDE_E_TOO_LARGE);
+    CHECK_STATUS(aside_add(cache, ASIDE_STR("large"), bytes, sizeof bytes, ASIDE_FOREVER),
+                 ASIDE_E_TOO_LARGE);
+    CHECK(holds(cache, "7", "small")); /* what was there stays */
+    CHECK_INT(aside_count(cache), before);
+    CHECK_INT(STAT(cache, evicted), 0);
+    for (int i = 0; i < 100; i++) {
+        snprintf(key, sizeof key, "%d", i);
+        CHECK(holds(cache, key, "small"));
+    }
+    end_cache(cache);
+}
+
+/* Fills the cache until it evicts, then overwrites every key that is there with as much. */
+static void check_overwriting(size_t max_bytes, size_t max_entries, int keys)
+{
+    static char bytes[1000];
+    aside_cache *cache = open_bounded(max_bytes, max_entries);
+    for (int i = 0; i < keys; i++)
+        CHECK_STATUS(aside_set(cache, &i, sizeof i, bytes, sizeof bytes, ASIDE_FOREVER), ASIDE_OK);
+    uint64_t evicted = STAT(cache, evicted);
+    size_t count = aside_count(cache), present = 0;
+    CHECK(evicted > 0);
+    for (int i = 0; i < keys; i++) {
+        if (aside_copy(cache, &i, sizeof i, NULL, 0, NULL) == ASIDE_MISS)
+            continue;
+        present++;
+        CHECK_STATUS(aside_set(cache, &i, sizeof i, bytes, sizeof bytes, ASIDE_FOREVER), ASIDE_OK);
+        CHECK_INT(STAT(cache, evicted), evicted);
+        CHECK_INT(aside_count(cache), count);
+        check_bounds(cache, max_bytes, max_entries);
+    }
+    CHECK_INT(present, count);
+    end_cache(cache);
+}
+
+TEST(overwriting_in_a_full_cache_evicts_nobody_else)
+{
+    check_overwriting(0, 200, 800);
+    check_overwriting(2 * MIB, 0, 5000);
+}
+
+TEST(deleting_makes_room)
+{
+    static char bytes[MIB];
+    aside_cache *cache = open_bounded(4 * MIB, 0);
+    for (int i = 0; i < 200; i++) {
+        CHECK_STATUS(aside_set(cache, ASIDE_STR("k"), bytes, sizeof bytes, ASIDE_FOREVER), ASIDE_OK);
+        CHECK_STATUS(aside_delete(cache, ASIDE_STR("k")), ASIDE_OK);
+        check_ledger(cache, 4 * MIB);
+    }
+    CHECK_INT(STAT(cache, evicted), 0);
+    CHECK_INT(STAT(cache, entries), 0);
+    end_cache(cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
+TEST(handles_are_counted_apart_and_shown)
+{
+    static char bytes[100000];
+    aside_cache *cache = open_bounded(4 * MIB, 0);
+    aside_value *value = NULL;
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("k"), bytes, sizeof bytes, ASIDE_FOREVER), ASIDE_OK);
+    CHECK_INT(STAT(cache, pinned_bytes), 0);
+    CHECK_STATUS(aside_get(cache, ASIDE_STR("k"), &value), ASIDE_OK);
+    CHECK_STATUS(aside_delete(cache, ASIDE_STR("k")), ASIDE_OK);
+    CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
+    CHECK(STAT(cache, pinned_bytes) >= sizeof bytes);
+    CHECK(STAT(cache, bytes) < sizeof bytes);
+    aside_value_unref(value);
+    CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
+    CHECK_INT(STAT(cache, pinned_bytes), 0);
+    CHECK_INT(STAT(cache, limbo_bytes), 0);
+    end_cache(cache);
+}
+
+/* ---- many threads -------------------------------------------------------------------------------- */
+
+struct load {
+    aside_cache *cache;
+    size_t max_bytes, max_entries;
+    _Atomic int writing; /* writers that have not finished */
+};
+
+static void *write_much(void *arg)
+{
+    struct load *load = arg;
+    static const char bytes[5000];
+    for (long i = 0; i < test_rounds(6000); i++) {
+        uint64_t key = test_random() % 20000;
+        size_t size = test_random() % sizeof bytes;
+        aside_status status = aside_set(load->cache, &key, sizeof key, bytes, size, ASIDE_FOREVER);
+        CHECK(status == ASIDE_OK || status == ASIDE_E_BUSY);
+        if (i % 7 == 0) {
+            aside_value *value = NULL;
+            key = test_random() % 20000;
+            if (aside_get(load->cache, &key, sizeof key, &value) == ASIDE_OK)
+                aside_value_unref(value);
+        }
+    }
+    atomic_fetch_sub(&load->writing, 1);
+    return NULL;
+}
+
+static void check_while_writing(size_t max_bytes, size_t max_entries)
+{
+    struct load load = {open_bounded(max_bytes, max_entries), max_bytes, max_entries, 4};
+    pthread_t writers[4];
+    for (int i = 0; i < 4; i++)
+        writers[i] = thread_start(write_much, &load);
+    while (atomic_load(&load.writing) > 0) {
+        check_bounds(load.cache, max_bytes, max_entries);
+        test_yield();
+    }
+    for (int i = 0; i < 4; i++)
+        thread_join(writers[i]);
+    check_bounds(load.cache, max_bytes, max_entries);
+    CHECK(STAT(load.cache, evicted) > 0);
+    if (max_bytes != 0)
+        check_ledger(load.cache, max_bytes); /* at rest: the gauges and the ledger stand still */
+    end_cache(load.cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
+TEST(the_bounds_hold_at_every_moment_while_four_threads_write)
+{
+    check_while_writing(4 * MIB, 0);
+    check_while_writing(0, 500);
+    check_while_writing(2 * MIB, 300);
+}
+
+TEST(live_bytes_never_peak_above_the_bound_and_what_is_capped_beside_it)
+{
+    struct load load = {open_bounded(4 * MIB, 0), 4 * MIB, 0, 4};
+    pthread_t writers[4];
+    int64_t most_beside = 0;
+    for (int i = 0; i < 4; i++)
+        writers[i] = thread_start(write_much, &load);
+    while (atomic_load(&load.writing) > 0) {
+        int64_t live = atomic_load(&ledger.live_bytes) - (int64_t)(4 * MIB);
+        if (live > most_beside)
+            most_beside = live;
+        test_yield();
+    }
+    for (int i = 0; i < 4; i++)
+        thread_join(writers[i]);
+    CHECK(most_beside <= (int64_t)(4 * MIB) + FIXED_BYTES); /* limbo is capped: it can not grow on */
+    end_cache(load.cache);
+}
+
+/* ---- a reader that stays ------------------------------------------------------------------------- */
+
+static void hold_at_gate(const void *data, size_t size, void *ctx)
+{
+    gate_pass(ctx);
+    CHECK_INT(size, 6);
+    CHECK(memcmp(data, "pinned", 6) == 0);
+}
+
+struct visitor {
+    aside_cache *cache;
+    struct gate gate;
+};
+
+static void *visit_long(void *arg)
+{
+    struct visitor *visitor = arg;
+    CHECK_STATUS(aside_visit(visitor->cache, ASIDE_STR("k"), hold_at_gate, &visitor->gate), ASIDE_OK);
+    return NULL;
+}
+
+TEST(a_visit_that_lasts_pins_one_entry_and_stops_no_writer)
+{
+    static const char bytes[4000];
+    struct visitor visitor = {.cache = open_bounded(4 * MIB, 0)};
+    gate_init(&visitor.gate);
+    put(visitor.cache, "k", "pinned", ASIDE_FOREVER);
+    pthread_t thread = thread_start(visit_long, &visitor);
+    gate_wait_arrived(&visitor.gate, 1);
+    put(visitor.cache, "k", "overwritten", ASIDE_FOREVER);
+    for (int i = 0; i < 20000; i++) { /* twenty times what the cache may hold */
+        CHECK_STATUS(aside_set(visitor.cache, &i, sizeof i, bytes, sizeof bytes, ASIDE_FOREVER),
+                     ASIDE_OK);
+        if (i % 512 == 0) {
+            check_bounds(visitor.cache, 4 * MIB, 0);
+            check_ledger(visitor.cache, 4 * MIB);
+            CHECK(atomic_load(&ledger.live_bytes) <= (int64_t)(8 * MIB) + FIXED_BYTES);
+        }
+    }
+    gate_open(&visitor.gate);
+    thread_join(thread);
+    end_cache(visitor.cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
