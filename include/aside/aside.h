@@ -180,7 +180,7 @@ typedef struct aside_options {
     size_t max_bytes;           /* bytes reachable through the index (B1); 0: no bound; default 64 MiB */
     size_t max_entries;         /* entries; 0: no bound; default 0 */
     size_t max_flights;         /* fetches under way or queued; 0: no bound; default 65536 */
-    size_t max_waiters;         /* callers that wait for one flight; 0: no bound; default 65536 */
+    size_t max_waiters;         /* callers that join one flight, its leader not counted; 0: no bound; default 65536 */
     size_t max_queued;          /* fetches that wait for a worker; 0: no bound; default 4096 */
     size_t fetch_threads;       /* most workers; 0: none, whoever may leave gets ASIDE_E_BUSY; default 8 */
     size_t thread_stack_bytes;  /* stack of a worker and of the reaper; 0: the system's; default 1 MiB */

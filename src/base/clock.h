@@ -40,9 +40,10 @@ static inline int64_t clock_precise(const aside_clock *clock)
     return clock->now_ns ? clock->now_ns(clock->ctx) : clock_read(CLOCK_MONOTONIC);
 }
 
-static inline bool clock_is_users(const aside_clock *clock)
+/* Until when the kernel may let a thread sleep that waits for deadline_ns of this clock. */
+static inline int64_t clock_alarm(const aside_clock *clock, int64_t deadline_ns)
 {
-    return clock->now_ns;
+    return clock->now_ns ? CLOCK_NEVER : deadline_ns;
 }
 
 /* now + ms, saturating; ASIDE_FOREVER stays for ever. ms >= 0. */

@@ -37,12 +37,13 @@ static void fold(struct thread_record *record) REQUIRES(thread_registry)
 
 /*
  * Runs as a thread-specific destructor. Other destructors may still call the library, in any order,
- * so the record is kept until the last round; only then is there no way back.
+ * so the record is kept for as many rounds as there are, less one: in the very last, sanitizers have
+ * taken down what they need for this thread.
  */
 static void leave(void *its_record)
 {
     struct thread_record *record = its_record;
-    if (++record->destructor_rounds < PTHREAD_DESTRUCTOR_ITERATIONS &&
+    if (++record->destructor_rounds < PTHREAD_DESTRUCTOR_ITERATIONS - 1 &&
         pthread_setspecific(key, record) == 0)
         return;
     thread_current = THREAD_NO_RECORD;
@@ -199,4 +200,20 @@ void thread_count_slowly(struct thread_account *account, unsigned counter, uint6
         return;
     }
     fetch_add_relaxed(&account->shared[counter], n);
+}
+
+void thread_count_prepare(struct thread_account *account)
+{
+    struct thread_record *self = thread_self();
+    if (self && account->slot >= self->slots)
+        (void)more_counters(self, account->slot);
+}
+
+void thread_count_locked(struct thread_account *account, unsigned counter, uint64_t n)
+{
+    struct thread_record *self = thread_current;
+    if ((uintptr_t)self > (uintptr_t)THREAD_NO_RECORD && account->slot < self->slots)
+        thread_count(account, account->slot, self, counter, n);
+    else
+        fetch_add_relaxed(&account->shared[counter], n);
 }

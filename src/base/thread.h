@@ -86,6 +86,11 @@ void thread_account_sum(struct thread_account *account, uint64_t sums[THREAD_COU
 /* The way for a thread that has no record, or whose record has no counters for this slot yet. */
 void thread_count_slowly(struct thread_account *account, unsigned counter, uint64_t n);
 
+/* Under any lock: takes none, and no memory. */
+void thread_count_locked(struct thread_account *account, unsigned counter, uint64_t n);
+/* So that thread_count_locked() on this thread finds its counters. */
+void thread_count_prepare(struct thread_account *account);
+
 /* One writer, so neither a locked instruction nor a schedule point. */
 static inline void thread_count(struct thread_account *account, uint32_t slot,
                                 struct thread_record *self, unsigned counter, uint64_t n)

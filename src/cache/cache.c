@@ -40,7 +40,7 @@ static char *copy_name(const struct mem *mem, const char *name)
 static struct executor *make_executor(const struct mem *mem, const aside_options *options)
 {
     struct executor_options pool = {options->fetch_threads, options->max_queued,
-                                    options->thread_stack_bytes, options->worker};
+                                    options->thread_stack_bytes, options->worker, options->clock};
     return executor_new(mem, &pool);
 }
 
@@ -197,9 +197,9 @@ static void wait_for_flights(aside_cache *cache, size_t own, int64_t deadline_ns
     parker_init(&parker, 0);
     for (;;) {
         uint32_t ticket = park_ticket(&cache->ends);
-        if (load_acquire(&cache->flights_now) <= own || clock_read(CLOCK_MONOTONIC) >= deadline_ns)
+        if (load_acquire(&cache->flights_now) <= own || clock_precise(&cache->clock) >= deadline_ns)
             break;
-        park_wait(&cache->ends, &parker, ticket, deadline_ns);
+        park_wait(&cache->ends, &parker, ticket, clock_alarm(&cache->clock, deadline_ns));
     }
     parker_fini(&parker);
 }
@@ -222,7 +222,7 @@ static void close_first(aside_cache *cache, struct thread_record *self)
     const void *outer = self ? self->closing : NULL;
     if (self)
         self->closing = cache;
-    int64_t deadline_ns = clock_after_ms(clock_read(CLOCK_MONOTONIC), cache->close_wait_ms);
+    int64_t deadline_ns = clock_after_ms(clock_precise(&cache->clock), cache->close_wait_ms);
     store_clear(&cache->store, true, cache_now(cache));
     settle_flights(cache);
     reaper_stop(cache);

@@ -70,32 +70,15 @@ static aside_status take_verdict(struct request *r, struct flight *flight)
 
 static aside_status refuse(struct request *r, aside_status status)
 {
-    cache_count(r->cache, r->self, status == ASIDE_MISS ? COUNTER_misses : COUNTER_refused);
+    cache_count(r->cache, r->self, COUNTER_refused);
     return status;
 }
 
 /* ---- the end of a fetch -------------------------------------------------------------------------- */
 
-static void count_outcome(aside_cache *cache, const struct flight *flight)
-{
-    struct thread_record *self = thread_self();
-    aside_status status = flight->answer.status;
-    if (flight->ran)
-        cache_count(cache, self, COUNTER_fetches);
-    if (flight->stored)
-        cache_count(cache, self, COUNTER_fetch_stored);
-    if (flight->overtaken)
-        cache_count(cache, self, COUNTER_fetch_fenced);
-    if (status == ASIDE_NOT_FOUND)
-        cache_count(cache, self, COUNTER_fetch_not_found);
-    else if (status == ASIDE_E_ABANDONED)
-        cache_count(cache, self, COUNTER_fetch_abandoned);
-    else if (status < 0 && flight->ran)
-        cache_count(cache, self, COUNTER_fetch_errors);
-}
-
 /* The entry to be stored, or NULL; *wrapper is one that only the index will know. */
-static struct entry *entry_to_store(aside_cache *cache, struct flight *flight, struct entry **wrapper)
+static struct entry *entry_to_store(aside_cache *cache, struct flight *flight, int64_t took_ns,
+                                    struct entry **wrapper)
 {
     struct flight_answer *answer = &flight->answer;
     int64_t ttl_ms = answer->ttl_ms ? answer->ttl_ms : cache->default_ttl_ms;
@@ -105,38 +88,37 @@ static struct entry *entry_to_store(aside_cache *cache, struct flight *flight, s
     if (!entry)
         entry = *wrapper = entry_new_wrapping(cache->home, flight->key, flight->key_len, answer->given);
     flight->fresh_until_ns = clock_after_ms(flight->published_ns, ttl_ms);
-    int64_t took_ns = clock_precise(&cache->clock) - flight->began_ns;
     if (entry)
         entry_set_times(entry, flight->published_ns, flight->fresh_until_ns, took_ns);
     return entry;
 }
 
+/* A fetch that took longer than a flight may stores nothing, whether anybody noticed or not (F8). */
 static void publish(struct flight *flight)
 {
     aside_cache *cache = flight->owned_by;
-    struct entry *wrapper = NULL;
+    struct entry *entry = NULL, *wrapper = NULL;
+    int64_t now_ns = clock_precise(&cache->clock);
     flight->published_ns = cache_now(cache);
+    flight->overtaken = now_ns >= flight->deadline_ns;
     if (flight->answer.status == ASIDE_OK)
         flight->value = flight->answer.entry ? &flight->answer.entry->head : flight->answer.given;
-    struct entry *entry = entry_to_store(cache, flight, &wrapper);
+    if (!flight->overtaken)
+        entry = entry_to_store(cache, flight, now_ns - flight->began_ns, &wrapper);
+    fetch_sub_acq_rel(&cache->flights_now, 1);
     bool stored = store_publish(&cache->store, flight, entry, flight->published_ns);
     if (wrapper && stored)
         (void)fetch_sub_acq_rel(&wrapper->head.refs, 1);
     else if (wrapper)
         entry_discard(wrapper);
-    if (flight->answer.status == ASIDE_OK && flight->answer.ttl_ms != ASIDE_NO_STORE && !stored &&
-        !flight->overtaken)
-        cache_count(cache, thread_self(), COUNTER_store_refused);
-    count_outcome(cache, flight);
+    if (!cache_is_open(cache))
+        park_wake_all(&cache->ends);
 }
 
 static void release(void *its_cache, size_t charge)
 {
     aside_cache *cache = its_cache;
     budget_refund(&cache->store.budget, charge, 0);
-    fetch_sub_acq_rel(&cache->flights_now, 1);
-    if (!cache_is_open(cache))
-        park_wake_all(&cache->ends);
     cache_release(cache);
 }
 
@@ -163,7 +145,7 @@ static bool supersede(struct request *r, struct flight *flight)
 static bool leave(struct request *r, struct flight *flight, enum counter counter)
 {
     lock_take(&r->shard->lock);
-    bool left = group_leave(flight);
+    bool left = group_leave(flight, r->result.outcome == ASIDE_OUTCOME_FETCHED);
     lock_release(&r->shard->lock);
     if (left)
         cache_count(r->cache, r->self, counter);
@@ -241,6 +223,7 @@ static aside_status hand_over(struct request *r, struct flight *flight)
 static aside_status lead(struct request *r, struct flight *flight)
 {
     r->result.outcome = ASIDE_OUTCOME_FETCHED;
+    flight_keep_argument(flight, r->call);
     if (!executor_binds_fetches(r->cache->executor) && !may_leave(r))
         return lead_here(r, flight);
     aside_status status = hand_over(r, flight);
@@ -284,6 +267,7 @@ static enum meeting try_to_lead(struct request *r, struct flight *mine, aside_st
         return MEET_NO_ROOM;
     if (group_lead(&r->shard->group, mine))
         return MEET_LEAD;
+    fetch_sub_acq_rel(&cache->flights_now, 1);
     release(cache, mine->charge);
     *status = ASIDE_E_NOMEM;
     return MEET_REFUSED;

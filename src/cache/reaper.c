@@ -48,7 +48,6 @@ static void *reaper_main(void *its_cache)
     aside_cache *cache = its_cache;
     struct reaper *reaper = &cache->reaper;
     struct parker parker;
-    native_name_thread("aside-reaper");
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     parker_init(&parker, 0);
     int64_t next_ns = clock_after_ms(clock_precise(&cache->clock), reaper->interval_ms);
@@ -58,7 +57,7 @@ static void *reaper_main(void *its_cache)
             break;
         next_ns = turn(cache, next_ns);
         park_wait(&reaper->park, &parker, ticket,
-                  clock_is_users(&cache->clock) ? CLOCK_NEVER : next_ns);
+                  clock_alarm(&cache->clock, next_ns));
     }
     parker_fini(&parker);
     if (load_acquire(&reaper->orphan))
@@ -72,7 +71,7 @@ bool reaper_start(aside_cache *cache, size_t stack_bytes)
     if (reaper->interval_ms <= 0 || reaper->interval_ms == ASIDE_FOREVER)
         return true;
     reaper->exists = true;
-    if (native_thread(&reaper->thread, stack_bytes, reaper_main, cache))
+    if (native_thread(&reaper->thread, "aside-reaper", stack_bytes, reaper_main, cache))
         return true;
     reaper->exists = false;
     return false;

@@ -60,5 +60,7 @@ aside_status aside_clock_changed(aside_cache *cache)
     for (size_t i = 0; i <= cache->store.shard_mask; i++)
         wake_flights(&cache->store.shards[i]);
     reaper_wake(&cache->reaper, false);
+    executor_wake(cache->executor);
+    park_wake_all(&cache->ends);
     return ASIDE_OK;
 }

@@ -31,6 +31,7 @@ struct executor {
     struct worker *workers;    /* guarded by lock: all that are not LEFT */
     size_t threads;            /* guarded by lock: alive, or being made */
     size_t idle;               /* guarded by lock */
+    size_t starting;           /* guarded by lock: made, but not yet at the queue */
     size_t leftovers;          /* guarded by lock */
     bool stopping;             /* guarded by lock */
 };
@@ -138,14 +139,23 @@ static struct job *next_job(struct executor *executor)
     return job;
 }
 
-static struct job *job_in_queue(struct executor *executor)
+/* A new worker comes to the queue. If it is of no use it takes the job it was made for, to refuse it. */
+static struct job *arrive(struct executor *executor, bool useless)
 {
     lock_take(&executor->lock);
-    struct job *job = executor->first;
+    executor->starting--;
+    struct job *job = useless ? executor->first : NULL;
     if (job)
         dequeue(executor, job);
     lock_release(&executor->lock);
     return job;
+}
+
+/* Jobs lie in the queue that nobody is about to take. */
+static bool is_short_handed(const struct executor *executor) REQUIRES(executor->lock)
+{
+    return executor->idle + executor->starting < executor->queued &&
+           executor->threads < executor->options.max_threads && !executor->stopping;
 }
 
 static void unlist(struct worker *worker)
@@ -153,6 +163,13 @@ static void unlist(struct worker *worker)
     *worker->link = worker->next;
     if (worker->next)
         worker->next->link = worker->link;
+}
+
+/* A worker is about to be made. */
+static void announce(struct executor *executor) REQUIRES(executor->lock)
+{
+    executor->threads++;
+    executor->starting++;
 }
 
 static aside_status hire(struct executor *executor);
@@ -167,8 +184,7 @@ static void worker_end(struct worker *worker, bool early)
         hooks->stop(hooks->ctx, worker->context);
     lock_take(&executor->lock);
     executor->threads--;
-    bool more = early && executor->first && executor->idle < executor->queued &&
-                !executor->stopping;
+    bool more = early && is_short_handed(executor);
     bool left = worker->phase == WORKER_LEFT;
     if (early && !left) {
         unlist(worker);
@@ -178,7 +194,7 @@ static void worker_end(struct worker *worker, bool early)
     if (!left)
         worker->phase = WORKER_ENDED;
     if (more)
-        executor->threads++;
+        announce(executor);
     lock_release(&executor->lock);
     if (left)
         mem_free(&executor->mem, worker);
@@ -199,18 +215,15 @@ static bool worker_start(struct worker *worker)
     const aside_worker *hooks = &worker->executor->options.hooks;
     aside_status status = hooks->start ? hooks->start(hooks->ctx, &worker->context) : ASIDE_OK;
     worker->started = status == ASIDE_OK;
-    if (worker->started)
-        return true;
-    struct job *job = job_in_queue(worker->executor);
+    struct job *job = arrive(worker->executor, !worker->started);
     if (job)
         job->refuse(job, ASIDE_E_WORKER, status);
-    return false;
+    return worker->started;
 }
 
 static void *worker_main(void *its_worker)
 {
     struct worker *worker = its_worker;
-    native_name_thread("aside-fetch");
     pthread_cleanup_push(worker_unwinds, worker);
     if (worker_start(worker)) {
         struct job *job;
@@ -224,7 +237,7 @@ static void *worker_main(void *its_worker)
     return NULL;
 }
 
-/* A new worker; executor->threads counts it already. */
+/* A new worker, who was announced. */
 static aside_status hire(struct executor *executor)
 {
     struct worker *worker = mem_zalloc(&executor->mem, sizeof *worker);
@@ -237,7 +250,8 @@ static aside_status hire(struct executor *executor)
         if (worker->next)
             worker->next->link = &worker->next;
         executor->workers = worker;
-        bool made = native_thread(&worker->thread, executor->options.stack_bytes, worker_main, worker);
+        bool made = native_thread(&worker->thread, "aside-fetch", executor->options.stack_bytes,
+                                  worker_main, worker);
         if (!made)
             unlist(worker);
         lock_release(&executor->lock);
@@ -248,6 +262,7 @@ static aside_status hire(struct executor *executor)
     }
     lock_take(&executor->lock);
     executor->threads--;
+    executor->starting--;
     lock_release(&executor->lock);
     return worker ? ASIDE_E_THREAD : ASIDE_E_NOMEM;
 }
@@ -256,7 +271,6 @@ aside_status executor_submit(struct executor *executor, struct job *job)
 {
     const struct executor_options *options = &executor->options;
     lock_take(&executor->lock);
-    bool wanted = executor->idle <= executor->queued && executor->threads < options->max_threads;
     bool full = options->max_queued && executor->queued >= options->max_queued;
     if (executor->stopping || full || options->max_threads == 0) {
         aside_status status = executor->stopping ? ASIDE_E_CLOSED : ASIDE_E_BUSY;
@@ -264,8 +278,9 @@ aside_status executor_submit(struct executor *executor, struct job *job)
         return status;
     }
     enqueue(executor, job);
+    bool wanted = is_short_handed(executor);
     if (wanted)
-        executor->threads++;
+        announce(executor);
     lock_release(&executor->lock);
     park_wake_one(&executor->work);
     if (!wanted || hire(executor) == ASIDE_OK)
@@ -352,14 +367,20 @@ static struct worker *dismiss(struct executor *executor, bool patient, bool *joi
     return NULL;
 }
 
+void executor_wake(struct executor *executor)
+{
+    park_wake_all(&executor->ends);
+}
+
 void executor_join(struct executor *executor, int64_t deadline_ns)
 {
+    const aside_clock *clock = &executor->options.clock;
     struct parker parker;
     parker_init(&parker, 0);
     for (;;) {
         bool join = false;
         uint32_t ticket = park_ticket(&executor->ends);
-        bool patient = clock_read(CLOCK_MONOTONIC) < deadline_ns;
+        bool patient = clock_precise(clock) < deadline_ns;
         lock_take(&executor->lock);
         struct worker *worker = dismiss(executor, patient, &join);
         bool done = !worker && !executor->workers;
@@ -370,7 +391,7 @@ void executor_join(struct executor *executor, int64_t deadline_ns)
             pthread_join(worker->thread, NULL);
             mem_free(&executor->mem, worker);
         } else if (!worker) {
-            park_wait(&executor->ends, &parker, ticket, deadline_ns);
+            park_wait(&executor->ends, &parker, ticket, clock_alarm(clock, deadline_ns));
         }
     }
     parker_fini(&parker);

@@ -31,6 +31,7 @@ struct job {
 struct executor_options {
     size_t max_threads, max_queued, stack_bytes;
     aside_worker hooks;
+    aside_clock clock; /* of executor_join() */
 };
 
 struct executor;
@@ -56,8 +57,10 @@ bool executor_is_clogged(struct executor *executor);
 
 /* Takes no more jobs, refuses those in the queue with ASIDE_E_CLOSED and sends the workers home. */
 void executor_stop(struct executor *executor);
-/* Joins the workers, except those that are busy at deadline_ns of CLOCK_MONOTONIC and the calling one. */
+/* Joins the workers, except those that are busy at deadline_ns and the calling one. */
 void executor_join(struct executor *executor, int64_t deadline_ns);
+/* The clock has moved. */
+void executor_wake(struct executor *executor);
 
 void executor_gauge(struct executor *executor, size_t *queued, size_t *threads);
 

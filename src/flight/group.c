@@ -34,16 +34,21 @@ size_t flight_size(size_t key_len, const aside_call *call)
     return size_add(size, call->arg_size, &size) && size <= SIZE_MAX / 2 ? size : 0;
 }
 
-static void keep_argument(struct flight *flight, const aside_call *call)
+void flight_keep_argument(struct flight *flight, const aside_call *call)
+{
+    if (!call->arg_retain)
+        return;
+    call->arg_retain(call->arg);
+    flight->arg_release = call->arg_release;
+}
+
+static void copy_argument(struct flight *flight, const aside_call *call)
 {
     flight->arg = call->arg;
-    if (call->arg_size) {
-        memcpy(flight->bytes, call->arg, call->arg_size);
-        flight->arg = flight->bytes;
-    } else if (call->arg_retain) {
-        call->arg_retain(call->arg);
-        flight->arg_release = call->arg_release;
-    }
+    if (!call->arg_size)
+        return;
+    memcpy(flight->bytes, call->arg, call->arg_size);
+    flight->arg = flight->bytes;
 }
 
 static void set_options(struct flight *flight, const struct flight_options *options)
@@ -80,10 +85,11 @@ struct flight *flight_new(const struct flight_options *options, const struct fli
         memcpy(key_bytes, key->bytes, key->len);
     flight->key = key_bytes;
     flight->waiters = 1;
+    flight->leader_attached = true;
     atomic_init(&flight->refs, 2);
     atomic_init(&flight->handles, 1);
     park_init(&flight->park);
-    keep_argument(flight, call);
+    copy_argument(flight, call);
     return flight;
 }
 
@@ -200,7 +206,7 @@ struct flight *group_join(struct group *group, const struct flight_key *key, int
     struct flight *current = find(group, key);
     if (!current || !welcomes(current, now_ns, old))
         return NULL;
-    *full = max_waiters && current->waiters >= max_waiters;
+    *full = max_waiters && current->waiters - current->leader_attached >= max_waiters;
     if (*full)
         return NULL;
     current->waiters++;
@@ -263,10 +269,12 @@ void group_end_on_worker(struct flight *flight)
         executor_note_leftover(flight->executor, -1);
 }
 
-bool group_leave(struct flight *flight)
+bool group_leave(struct flight *flight, bool is_leader)
 {
     if (flight_is_settled(flight))
         return false;
+    if (is_leader)
+        flight->leader_attached = false;
     if (--flight->waiters == 0 && flight->stops) {
         uint32_t no = STOP_NO;
         compare_swap(&flight->stop, &no, STOP_ASKED);

@@ -85,7 +85,8 @@ struct flight {
     struct table_node node;
     struct flight *next, **link;  /* of group->flights */
     bool current, fenced;
-    uint32_t waiters;             /* callers attached, the leader included */
+    uint32_t waiters;             /* callers attached, the leader included ... */
+    bool leader_attached;         /* ... as long as he has not left */
     uint64_t stamp;
     bool on_worker;               /* its fetch runs on one of the executor's threads ... */
     bool leftover;                /* ... and nobody waits for that any more: counted by the executor */
@@ -138,9 +139,11 @@ void group_fini(struct group *group);
 
 /* Bytes of a flight for this key and call, or 0 if that cannot be said. */
 size_t flight_size(size_t key_len, const aside_call *call);
-/* With two references, the leader's and the fetch's, and one waiter attached. Retains the argument. */
+/* With two references, the leader's and the fetch's, and one waiter attached. */
 struct flight *flight_new(const struct flight_options *options, const struct flight_key *key,
                           const aside_call *call);
+/* Retains the argument of a flight that is led, before its fetch can run: user code, so not under the lock. */
+void flight_keep_argument(struct flight *flight, const aside_call *call);
 /* Of a flight that was led or joined. */
 void flight_unref(struct flight *flight);
 /* Of one that nobody else has seen. */
@@ -155,8 +158,8 @@ static inline bool flight_is_settled(const struct flight *flight)
 /* ---- transitions; the lock is held ------------------------------------------------------------- */
 
 /*
- * The key's current flight, joined: one more waiter, and a reference for him. NULL: there is none; or *full, it has
- * max_waiters (0: no bound). A flight that is past its age, that a write to all keys overtook, or that has been
+ * The key's current flight, joined: one more waiter, and a reference for him. NULL: there is none; or *full, as many
+ * have joined as max_waiters says (0: no bound). A flight that is past its age, that a write to all keys overtook, or that has been
  * told to stop is put off the table first; if that settled it, *old comes with a reference: the caller wakes and
  * unrefs it after releasing the lock.
  */
@@ -178,6 +181,6 @@ bool group_supersede(struct flight *flight);
 bool group_begin_on_worker(struct flight *flight);
 void group_end_on_worker(struct flight *flight);
 /* One caller leaves; false if the flight is settled by then, and its verdict is his. */
-bool group_leave(struct flight *flight);
+bool group_leave(struct flight *flight, bool is_leader);
 
 #endif

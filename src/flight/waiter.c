@@ -29,8 +29,6 @@ void waiter_cancel(struct waiter *waiter)
 enum waiter_end waiter_wait(struct waiter *waiter, const _Atomic bool *settled, const aside_clock *clock,
                             int64_t deadline_ns)
 {
-    /* A user's clock has no instant at which the kernel could wake us: aside_clock_changed() does. */
-    int64_t wake_ns = clock_is_users(clock) ? CLOCK_NEVER : deadline_ns;
     for (;;) {
         uint32_t ticket = park_ticket(waiter->park);
         if (load_acquire(settled))
@@ -39,6 +37,6 @@ enum waiter_end waiter_wait(struct waiter *waiter, const _Atomic bool *settled, 
             return WAITER_LEAVES_CANCELLED;
         if (deadline_ns != CLOCK_NEVER && clock_precise(clock) >= deadline_ns)
             return WAITER_LEAVES_LATE;
-        park_wait(waiter->park, &waiter->parker, ticket, wake_ns);
+        park_wait(waiter->park, &waiter->parker, ticket, clock_alarm(clock, deadline_ns));
     }
 }

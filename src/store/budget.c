@@ -3,8 +3,8 @@
 
 void budget_init(struct budget *budget, size_t max_bytes, size_t max_entries)
 {
-    budget->max_bytes = max_bytes ? max_bytes : SIZE_MAX;
-    budget->max_entries = max_entries ? max_entries : SIZE_MAX;
+    budget->max_bytes = max_bytes && max_bytes < BUDGET_MOST ? max_bytes : BUDGET_MOST;
+    budget->max_entries = max_entries && max_entries < BUDGET_MOST ? max_entries : BUDGET_MOST;
     atomic_init(&budget->bytes, 0);
     atomic_init(&budget->entries, 0);
 }

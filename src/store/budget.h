@@ -14,9 +14,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Half of what a size_t can say, so that sums of two do not overflow. */
+#define BUDGET_MOST (SIZE_MAX / 2)
+
 struct budget {
-    size_t max_bytes;   /* immutable; SIZE_MAX: no bound */
-    size_t max_entries; /* immutable; SIZE_MAX: no bound */
+    size_t max_bytes;   /* immutable; BUDGET_MOST: no bound */
+    size_t max_entries; /* immutable; BUDGET_MOST: no bound */
     _Alignas(CACHE_LINE) _Atomic size_t bytes;
     _Atomic size_t entries;
 };

@@ -206,6 +206,11 @@ bool index_wants_array(const struct index *index)
     return index->count >= index->grow_at && !next_of(array_of(index));
 }
 
+bool index_has_nothing(const struct index *index)
+{
+    return array_of(index) == index_nothing_array;
+}
+
 size_t index_next_size(const struct index *index)
 {
     const struct index_array *array = array_of(index);

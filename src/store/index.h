@@ -128,6 +128,7 @@ void index_remove(struct index *index, _Atomic uint64_t *word);
 /* Moves a few buckets of a growing index; true if the old array is done with: *old is to be retired then. */
 bool index_step(struct index *index, struct index_array **old);
 bool index_wants_array(const struct index *index);
+bool index_has_nothing(const struct index *index); /* not even an array */
 /* How many buckets the array that is wanted should have, and their bytes. */
 size_t index_next_size(const struct index *index);
 size_t index_array_bytes(size_t buckets);

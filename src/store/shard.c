@@ -193,11 +193,15 @@ size_t shard_evict(struct shard *shard, unsigned *evicted)
     return before - shard->bytes;
 }
 
+void shard_pass_time(struct shard *shard, int64_t now_ns)
+{
+    wheel_advance(&shard->wheel, now_ns);
+}
+
 unsigned shard_reap(struct shard *shard, int64_t now_ns, unsigned max, unsigned *reaped)
 {
     struct entry *entry;
     unsigned looked = 0;
-    wheel_advance(&shard->wheel, now_ns);
     for (; looked < max && (entry = wheel_due(&shard->wheel)); looked++) {
         if (is_over(entry, now_ns)) {
             unlink_entry(shard, word_of_entry(shard, entry));
@@ -323,13 +327,15 @@ void shard_drop(struct shard_debris *debris)
     debris->count = 0;
 }
 
-/* Nobody else makes an array meanwhile: array_coming. */
+/* One thread at a time makes a larger array. Several may make the first one, for which a store has to wait:
+ * it is small, and all but one of them are thrown away. */
 enum shard_end shard_grow(struct shard *shard, size_t *room)
 {
     lock_take(&shard->lock);
-    bool wanted = index_wants_array(&shard->index) && !shard->array_coming && !shard->closed;
+    bool first = index_has_nothing(&shard->index);
+    bool wanted = !shard->closed && (first || (index_wants_array(&shard->index) && !shard->array_coming));
     size_t buckets = index_next_size(&shard->index);
-    if (wanted)
+    if (wanted && !first)
         shard->array_coming = true;
     lock_release(&shard->lock);
     if (!wanted)
@@ -338,7 +344,8 @@ enum shard_end shard_grow(struct shard *shard, size_t *room)
     bool reserved = budget_reserve(shard->budget, *room, 0);
     struct index_array *array = reserved ? index_array_new(shard->index.mem, buckets) : NULL;
     lock_take(&shard->lock);
-    shard->array_coming = false;
+    if (!first)
+        shard->array_coming = false;
     bool used = array && !shard->closed && index_grow(&shard->index, array);
     if (!array)
         index_grow_later(&shard->index);

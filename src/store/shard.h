@@ -86,8 +86,10 @@ bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry
                           size_t key_len, int64_t now_ns) REQUIRES(shard->lock);
 /* Lets the hand go on over a few buckets; the bytes that it evicted. */
 size_t shard_evict(struct shard *shard, unsigned *evicted) REQUIRES(shard->lock);
-/* Looks at up to max entries whose time may be over and removes those for which it is. Returns how many it looked
- * at: less than max means all. */
+/* Makes due what now_ns has passed. */
+void shard_pass_time(struct shard *shard, int64_t now_ns) REQUIRES(shard->lock);
+/* Looks at up to max entries that are due and removes those whose time is over. Returns how many it looked at: less
+ * than max means all. */
 unsigned shard_reap(struct shard *shard, int64_t now_ns, unsigned max, unsigned *reaped)
     REQUIRES(shard->lock);
 /* Publishes an empty table; what was there is doomed. Fences all flights. */

@@ -201,11 +201,31 @@ aside_status store_put(struct store *store, uint64_t hash, struct entry *entry, 
     }
 }
 
+static void count_if(struct store *store, bool condition, enum counter counter)
+{
+    if (condition)
+        thread_count_locked(&store->home->account, counter, 1);
+}
+
+/* Before the callers can see the answer: whoever has it finds it counted. */
+static void count_outcome(struct store *store, const struct flight *flight, bool refused)
+{
+    aside_status status = flight->answer.status;
+    count_if(store, flight->ran, COUNTER_fetches);
+    count_if(store, flight->stored, COUNTER_fetch_stored);
+    count_if(store, flight->overtaken, COUNTER_fetch_fenced);
+    count_if(store, refused, COUNTER_store_refused);
+    count_if(store, status == ASIDE_NOT_FOUND, COUNTER_fetch_not_found);
+    count_if(store, status == ASIDE_E_ABANDONED, COUNTER_fetch_abandoned);
+    count_if(store, status < 0 && status != ASIDE_E_ABANDONED && flight->ran, COUNTER_fetch_errors);
+}
+
 /* What was not stored is kept by handles alone, from before anybody can see it. */
-static void settle(struct flight *flight, bool stored)
+static void settle(struct store *store, struct flight *flight, bool stored, bool refused)
 {
     flight->stored = stored;
-    flight->overtaken = !group_may_store(flight);
+    flight->overtaken = flight->overtaken || !group_may_store(flight);
+    count_outcome(store, flight, refused && !flight->overtaken);
     if (!stored && flight->answer.entry)
         entry_pin(flight->answer.entry);
     if (flight_is_settled(flight))
@@ -221,6 +241,7 @@ bool store_publish(struct store *store, struct flight *flight, struct entry *ent
     if (fits)
         fetch_add_relaxed(&entry->head.refs, 1);
     enum shard_end end = SHARD_FENCED;
+    thread_count_prepare(&store->home->account);
     for (unsigned turn = 0;; turn++) {
         bool last = turn == MOST_TURNS || !fits;
         lock_take(&shard->lock);
@@ -230,7 +251,7 @@ bool store_publish(struct store *store, struct flight *flight, struct entry *ent
             end = SHARD_FENCED;
         bool retry = needs_relief(end) && !last;
         if (!retry)
-            settle(flight, fits && end == SHARD_OK);
+            settle(store, flight, fits && end == SHARD_OK, entry && end != SHARD_OK);
         unlock_after_write(store, shard);
         if (!retry)
             break;
@@ -290,12 +311,16 @@ static void free_slice(struct store *store, struct shard *shard)
         (void)grow(store, shard);
 }
 
-/* One shard's share; how many entries it looked at. */
+/* One shard's share; how many entries it looked at. Time passes once: what is due in a moment would be due
+ * again after each slice. */
 static size_t reap_shard(struct store *store, struct shard *shard, int64_t now_ns, size_t budget,
                          size_t *reaped)
 {
     size_t all = 0;
     unsigned looked, max;
+    lock_take(&shard->lock);
+    shard_pass_time(shard, now_ns);
+    lock_release(&shard->lock);
     do {
         unsigned slice = 0;
         max = budget - all < SHARD_SLICE ? (unsigned)(budget - all) : SHARD_SLICE;

@@ -127,6 +127,18 @@ int64_t bench_cpu_ns(void)
     return (int64_t)used.tv_sec * 1000000000 + used.tv_nsec;
 }
 
+int64_t bench_delay_ns(void)
+{
+    long long ran, delayed = 0;
+    FILE *file = fopen("/proc/thread-self/schedstat", "r");
+    if (!file)
+        return 0;
+    if (fscanf(file, "%lld %lld", &ran, &delayed) != 2)
+        delayed = 0;
+    fclose(file);
+    return delayed;
+}
+
 void bench_nap_us(long us)
 {
     struct timespec nap = {us / 1000000, us % 1000000 * 1000};

@@ -45,8 +45,9 @@ void *bench_alloc(size_t size); /* zeroed; ends the program if there is no memor
 
 /* ---- time and cores -------------------------------------------------------------------------- */
 
-int64_t bench_now_ns(void); /* CLOCK_MONOTONIC */
-int64_t bench_cpu_ns(void); /* CLOCK_THREAD_CPUTIME_ID */
+int64_t bench_now_ns(void);   /* CLOCK_MONOTONIC */
+int64_t bench_cpu_ns(void);   /* CLOCK_THREAD_CPUTIME_ID */
+int64_t bench_delay_ns(void); /* how long this thread was ready and had no core; 0 if unknown */
 void bench_nap_us(long us);
 int bench_cores(void);   /* that this process may use */
 void bench_pin(int nth); /* this thread to the nth of them, modulo their number */

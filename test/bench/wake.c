@@ -225,10 +225,14 @@ static void measure(size_t waiters, size_t rounds)
     NEED(stats.fetches == rounds + 1 && stats.misses_joined == (rounds + 1) * waiters);
     disperse();
     struct bench_spread times = bench_spread(ratio, rounds);
+    struct bench_spread us = bench_spread(ours, rounds), them = bench_spread(bare, rounds);
+    NEED(us.low > 0 && them.low > 0);
+    printf("%zu waiters: ours %.3f ms (%.3f..%.3f), bare %.3f ms (%.3f..%.3f)\n", waiters, us.mid,
+           us.low, us.high, them.mid, them.low, them.high);
     printf("wake: waiters=%zu ours_ms=%.3f bare_ms=%.3f ratio=%.2f ratio_min=%.2f ratio_max=%.2f "
            "goal=%.2f goal_is=%s\n",
-           waiters, bench_median(ours, rounds), bench_median(bare, rounds), times.mid, times.low,
-           times.high, GOAL, bench_verdict(times.mid <= GOAL));
+           waiters, us.mid, them.mid, times.mid, times.low, times.high, GOAL,
+           bench_verdict(times.mid <= GOAL));
     free(ours);
     free(bare);
     free(ratio);

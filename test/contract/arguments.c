@@ -160,16 +160,29 @@ TEST(sizes_that_can_not_be_added_up_are_refused_before_a_byte_is_read)
         aside_value *value = NULL;
         CHECK(aside_value_copy("x", sizes[i], &value) < 0);
         CHECK(value == NULL);
-        static int thing;
-        status = aside_value_wrap(&thing, sizes[i], NULL, NULL, &value);
-        if (status == ASIDE_OK) {
-            status = aside_set_value(cache, ASIDE_STR("k"), value, 1000);
-            aside_value_unref(value);
-        }
-        CHECK(status == ASIDE_E_TOO_LARGE || status == ASIDE_E_INVALID);
     }
     CHECK_INT(aside_count(cache), 0);
     end_cache(cache);
+}
+
+TEST(wrapped_sizes_that_can_not_be_added_up_are_refused)
+{
+    static const size_t sizes[] = {SIZE_MAX / 2 + 1, SIZE_MAX, SIZE_MAX - 8};
+    static int thing;
+    for (int bounded = 0; bounded <= 1; bounded++) {
+        aside_options options = quiet_options();
+        options.max_bytes = bounded ? options.max_bytes : 0;
+        aside_cache *cache = open_cache(&options);
+        for (size_t i = bounded ? 0 : 1; i < COUNT_OF(sizes); i++) {
+            aside_value *value = NULL;
+            if (aside_value_wrap(&thing, sizes[i], NULL, NULL, &value) != ASIDE_OK)
+                continue; /* refused there already */
+            CHECK_STATUS(aside_set_value(cache, ASIDE_STR("k"), value, 1000), ASIDE_E_TOO_LARGE);
+            aside_value_unref(value);
+        }
+        CHECK_INT(aside_count(cache), 0);
+        end_cache(cache);
+    }
 }
 
 /* ---- other functions ----------------------------------------------------------------------------- */
@@ -391,6 +404,20 @@ TEST(open_takes_every_duration_that_means_something)
         put(cache, "k", "v", ASIDE_DEFAULT_TTL);
         end_cache(cache);
     }
+}
+
+TEST(open_says_so_if_the_random_source_fails_and_needs_none_with_a_seed)
+{
+    static const uint8_t seed[16] = {7};
+    aside_options options = quiet_options();
+    aside_cache *cache = NULL;
+    process_fail_random(1, true);
+    CHECK_STATUS(aside_open(&cache, &options), ASIDE_E_SYSTEM);
+    CHECK(cache == NULL);
+    options.hash_seed = seed;
+    CHECK_STATUS(aside_open(&cache, &options), ASIDE_OK);
+    process_fail_random(0, false);
+    end_cache(cache);
 }
 
 TEST(options_are_not_kept)

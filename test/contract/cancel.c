@@ -359,8 +359,9 @@ TEST(one_token_serves_a_hundred_calls_at_once)
     static struct caller callers[100];
     static char keys[10][4];
     source_init(&source, "v", true);
+    for (int i = 0; i < 10; i++)
+        snprintf(keys[i], sizeof keys[i], "%d", i);
     for (int i = 0; i < 100; i++) {
-        snprintf(keys[i % 10], sizeof keys[0], "%d", i % 10);
         caller_ask(&callers[i], cache, keys[i % 10], &source, token);
         caller_start(&callers[i]);
     }

@@ -219,6 +219,7 @@ TEST(close_waits_no_longer_than_close_wait_ms_and_the_fetch_keeps_what_it_needs)
     aside_options options = quiet_options();
     options.clock = fake_clock_init(&clock);
     options.max_flight_age_ms = 0;
+    options.close_wait_ms = 3600000; /* by the injected clock: nobody waits an hour here */
     aside_cache *cache = open_cache(&options);
     struct source source;
     struct caller leader;
@@ -227,7 +228,7 @@ TEST(close_waits_no_longer_than_close_wait_ms_and_the_fetch_keeps_what_it_needs)
     struct closer closer = {.cache = cache, .source = &source};
     pthread_t thread = thread_start(close_and_look, &closer);
     WAIT_UNTIL(aside_health(cache) == ASIDE_E_CLOSED);
-    WAIT_UNTIL((fake_clock_advance_ms(&clock, 1000, cache), atomic_load(&closer.done)));
+    WAIT_UNTIL((fake_clock_advance_ms(&clock, 600000, cache), atomic_load(&closer.done)));
     thread_join(thread);
     CHECK_INT(closer.finished, 0);
     aside_unref(cache); /* the caller's last reference goes while the fetch runs on */

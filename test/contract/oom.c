@@ -58,29 +58,39 @@ static struct ledger ledger;
 static struct fake_clock clock_;
 static struct tally tally;
 
+/* Whatever fails: what was stored is there, what was not is not, and deleting never fails. */
 static void store_and_read(aside_cache *cache)
 {
     aside_value *value = NULL;
     char buffer[8];
-    CHECK_WROTE(aside_set(cache, ASIDE_STR("set"), ASIDE_STR("v"), ASIDE_FOREVER));
-    CHECK_WROTE(aside_set(cache, ASIDE_STR("set"), ASIDE_STR("overwritten"), 1000));
-    CHECK_WROTE(aside_add(cache, ASIDE_STR("added"), ASIDE_STR("v"), 1000));
-    if (aside_value_wrap(&tally.slot[tally.made], 9, tally_free, &tally, &value) == ASIDE_OK) {
+    aside_status first = aside_set(cache, ASIDE_STR("set"), ASIDE_STR("v"), ASIDE_FOREVER);
+    aside_status second = aside_set(cache, ASIDE_STR("set"), ASIDE_STR("overwritten"), 1000);
+    CHECK_WROTE(first);
+    CHECK_WROTE(second);
+    CHECK_STATUS(aside_get(cache, ASIDE_STR("set"), &value),
+                 first == ASIDE_OK || second == ASIDE_OK ? ASIDE_OK : ASIDE_MISS);
+    if (value != NULL)
+        CHECK(value_is(value, second == ASIDE_OK ? "overwritten" : "v"));
+    aside_value_unref(value);
+    first = aside_add(cache, ASIDE_STR("added"), ASIDE_STR("v"), 1000);
+    CHECK_WROTE(first);
+    aside_status found = first == ASIDE_OK ? ASIDE_OK : ASIDE_MISS;
+    CHECK_STATUS(aside_copy(cache, ASIDE_STR("added"), buffer, 8, NULL), found);
+    CHECK_STATUS(aside_touch(cache, ASIDE_STR("added"), 5), found);
+    CHECK_STATUS(aside_expire(cache, ASIDE_STR("added")), found);
+    if (aside_value_wrap(&tally.slot[0], 9, tally_free, &tally, &value) == ASIDE_OK) {
         tally.made++;
-        CHECK_WROTE(aside_set_value(cache, ASIDE_STR("wrapped"), value, 1000));
         CHECK_WROTE(aside_set_value(cache, ASIDE_STR("again"), value, 1000));
+        first = aside_set_value(cache, ASIDE_STR("wrapped"), value, 1000);
+        CHECK_WROTE(first);
+        CHECK_STATUS(aside_delete(cache, ASIDE_STR("wrapped")),
+                     first == ASIDE_OK ? ASIDE_OK : ASIDE_MISS);
         aside_value_unref(value);
     }
     if (aside_value_copy("copied", 6, &value) == ASIDE_OK) {
         CHECK_WROTE(aside_set_value(cache, ASIDE_STR("copied"), value, 1000));
         aside_value_unref(value);
     }
-    CHECK_ONE_OF(aside_get(cache, ASIDE_STR("set"), &value), ASIDE_OK, ASIDE_MISS);
-    aside_value_unref(value);
-    CHECK_ONE_OF(aside_copy(cache, ASIDE_STR("added"), buffer, 8, NULL), ASIDE_OK, ASIDE_MISS);
-    CHECK_ONE_OF(aside_touch(cache, ASIDE_STR("added"), 5), ASIDE_OK, ASIDE_MISS);
-    CHECK_ONE_OF(aside_expire(cache, ASIDE_STR("copied")), ASIDE_OK, ASIDE_MISS);
-    CHECK_ONE_OF(aside_delete(cache, ASIDE_STR("wrapped")), ASIDE_OK, ASIDE_MISS);
 }
 
 struct joined {
@@ -153,34 +163,213 @@ static void fetch_in_every_way(aside_cache *cache)
     aside_cancel_unref(token);
 }
 
-static void grow(aside_cache *cache, int entries)
+/* Enough entries for every table to grow more than once. */
+static void grow_and_shrink(aside_cache *cache, int entries)
 {
-    for (int i = 0; i < entries; i++)
-        CHECK_WROTE(aside_set(cache, &i, sizeof i, "v", 1, 1000));
+    size_t stored = 0, before = aside_count(cache);
+    for (int i = 0; i < entries; i++) {
+        aside_status status = aside_set(cache, &i, sizeof i, "v", 1, 1000);
+        CHECK_WROTE(status);
+        stored += status == ASIDE_OK;
+    }
+    CHECK_INT(aside_count(cache) - before, stored);
     for (int i = 0; i < entries; i += 16)
-        CHECK_ONE_OF(aside_delete(cache, &i, sizeof i), ASIDE_OK, ASIDE_MISS);
-}
-
-static void shrink(aside_cache *cache)
-{
+        stored -= aside_delete(cache, &i, sizeof i) == ASIDE_OK;
+    CHECK_INT(aside_count(cache) - before, stored);
     fake_clock_advance_ms(&clock_, 1000, cache);
     CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
     CHECK_WROTE(aside_set(cache, ASIDE_STR("last"), ASIDE_STR("v"), 1000));
-    CHECK_ONE_OF(aside_clear(cache), ASIDE_OK, ASIDE_E_NOMEM);
-    CHECK_ONE_OF(look(cache, "last"), ASIDE_MISS, ASIDE_OK);
+    CHECK_STATUS(aside_clear(cache), ASIDE_OK);
+    CHECK_STATUS(look(cache, "last"), ASIDE_MISS);
+    CHECK_INT(aside_count(cache), 0);
 }
 
-/* One run; true if the cache could be opened at all. */
-static bool scenario(bool reaper, bool fetches, int entries)
+/* ---- running it ---------------------------------------------------------------------------------- */
+
+/* Of a cache with an allocator of its own; beside that one; with the C library's alone; threads. */
+enum what { CACHE_ALLOCS, OTHER_ALLOCS, ALL_ALLOCS, THREADS };
+
+static void fail(enum what what, int64_t nth, bool for_ever)
+{
+    if (what == CACHE_ALLOCS) {
+        atomic_store(&ledger.fail_for_ever, for_ever);
+        atomic_store(&ledger.fail_at, nth);
+    } else if (what == THREADS) {
+        process_fail_thread(nth, for_ever);
+    } else {
+        process_fail_alloc(nth, for_ever);
+    }
+}
+
+static int64_t calls_so_far(enum what what)
+{
+    if (what == CACHE_ALLOCS)
+        return atomic_load(&ledger.calls);
+    return what == THREADS ? process_thread_calls() : process_alloc_calls();
+}
+
+/* Once nothing fails any more everything works: no shard, key or pool remembers the shortage. */
+static void check_recovered(aside_cache *cache)
+{
+    aside_cancel *token = token_new();
+    for (int i = 0; i < 200; i++)
+        CHECK_STATUS(aside_set(cache, &i, sizeof i, "v", 1, 1000), ASIDE_OK);
+    CHECK_INT(aside_count(cache), 200);
+    CHECK_STATUS(call_key(cache, "led", copy_answer, NULL, NULL), ASIDE_OK);
+    CHECK_STATUS(call_key(cache, "worker", copy_answer, NULL, token), ASIDE_OK);
+    CHECK_STATUS(look(cache, "led"), ASIDE_OK);
+    aside_cancel_unref(token);
+}
+
+/* One run with the n-th call failing; returns how many calls there were. */
+static int64_t run_scenario(enum what what, int64_t nth, bool for_ever, bool fetches, int entries)
 {
     aside_options options = ASIDE_OPTIONS_INIT;
     aside_cache *cache = NULL;
-    options.reaper_interval_ms = reaper ? 300000 : 0;
+    options.reaper_interval_ms = fetches ? 300000 : 0;
     options.clock = fake_clock_init(&clock_);
-    options.alloc = (aside_alloc){0};
+    options.alloc = what == ALL_ALLOCS ? (aside_alloc){NULL, NULL, NULL, NULL} : ledger_init(&ledger);
+    tally.made = tally.freed = tally.slot[0] = 0;
+    fail(what, nth, for_ever);
+    aside_status opened = aside_open(&cache, &options);
+    CHECK_ONE_OF(opened, ASIDE_OK, ASIDE_E_NOMEM, ASIDE_E_THREAD);
+    CHECK((opened == ASIDE_OK) == (cache != NULL));
+    int64_t calls = calls_so_far(what);
+    if (opened == ASIDE_OK) {
+        if (fetches) {
+            store_and_read(cache);
+            fetch_in_every_way(cache);
+        }
+        grow_and_shrink(cache, entries);
+        calls = calls_so_far(what);
+        if (!for_ever || nth % 2 == 1) { /* else it is closed while the shortage lasts */
+            fail(what, 0, false);
+            check_recovered(cache);
+        }
+        CHECK_STATUS(aside_close(cache), ASIDE_OK);
+        aside_unref(cache);
+    }
+    WAIT_UNTIL(ledger.live_blocks == 0); /* a worker may still be on its way out */
+    CHECK_INT(ledger.live_bytes, 0);
+    CHECK_INT(tally.freed, tally.made);
+    fail(what, 0, false);
+    return calls;
+}
+
+/* Every point, once and from then on, until one lies beyond the last call. Of a cache without a
+ * ledger only the sanitizers see a leak. */
+static void check_every_point(enum what what, const char *name)
+{
+    for (int for_ever = 0; for_ever <= 1; for_ever++) {
+        int64_t nth = 1;
+        while (run_scenario(what, nth, for_ever, true, 40) >= nth)
+            nth++;
+        printf("%s, %s: %d points\n", name, for_ever ? "from then on" : "once", (int)nth - 1);
+        CHECK(nth > 2);
+    }
+    CHECK(run_scenario(what, 0, false, true, 40) > 0); /* and all is well again */
+}
+
+TEST(every_allocation_of_a_cache_may_fail)
+{
+    check_every_point(CACHE_ALLOCS, "allocations of the cache");
+}
+
+TEST(every_allocation_beside_a_caches_own_may_fail)
+{
+    check_every_point(OTHER_ALLOCS, "allocations beside the cache's own");
+}
+
+TEST(every_allocation_with_the_c_librarys_allocator_may_fail)
+{
+    check_every_point(ALL_ALLOCS, "all allocations");
+}
+
+TEST(every_thread_creation_may_fail)
+{
+    check_every_point(THREADS, "threads");
+}
+
+/* Five thousand entries; some points at random in each of many stretches of the calls. */
+TEST(growth_to_five_thousand_entries_may_fail_anywhere)
+{
+    int64_t calls = run_scenario(CACHE_ALLOCS, 0, false, false, 5000), points = test_rounds(100);
+    CHECK(calls > 0);
+    if (points > calls)
+        points = calls;
+    for (int64_t i = 0; i < points; i++) {
+        int64_t first = calls * i / points + 1, end = calls * (i + 1) / points + 1;
+        int64_t nth = first + (int64_t)(test_random() % (uint64_t)(end - first));
+        run_scenario(CACHE_ALLOCS, nth, i % 2, false, 5000);
+    }
+    printf("growth: %d points of %d\n", (int)points, (int)calls);
+}
+
+/* ---- a result that can not be stored for want of memory (F10) ------------------------------------ */
+
+static aside_status answer_and_exhaust(aside_fetch *fetch, void *arg)
+{
+    struct source *source = arg;
+    gate_pass(&source->gate);
+    aside_status status = aside_fetch_copy(fetch, "fetched", 7);
+    fail(CACHE_ALLOCS, 1, true);
+    return status;
+}
+
+TEST(a_result_reaches_all_callers_though_no_memory_is_left_to_store_it)
+{
+    for (int offloaded = 0; offloaded <= 1; offloaded++) {
+        aside_options options = quiet_options();
+        options.alloc = ledger_init(&ledger);
+        aside_cache *cache = open_cache(&options);
+        aside_cancel *token = token_new();
+        struct source source;
+        struct caller leader, joiner;
+        source_init(&source, NULL, true);
+        caller_init(&leader, cache, "k", answer_and_exhaust, &source);
+        leader.call.cancel = offloaded ? token : NULL;
+        caller_start(&leader);
+        gate_wait_arrived(&source.gate, 1);
+        join_flight(&joiner, cache, "k", &source, NULL, offloaded ? 2 : 1);
+        gate_open(&source.gate);
+        CHECK_STATUS(caller_join(&leader), ASIDE_OK);
+        CHECK_STATUS(caller_join(&joiner), ASIDE_OK);
+        fail(CACHE_ALLOCS, 0, false);
+        CHECK(leader.result.value == joiner.result.value);
+        CHECK(value_is(joiner.result.value, "fetched"));
+        caller_drop(&leader);
+        caller_drop(&joiner);
+        put(cache, "k", "again", 1000);
+        CHECK(holds(cache, "k", "again"));
+        aside_cancel_unref(token);
+        end_cache(cache);
+        WAIT_UNTIL(ledger.live_blocks == 0);
+    }
+}
+
+TEST(without_memory_hits_are_served_and_keys_deleted)
+{
+    aside_options options = quiet_options();
     options.alloc = ledger_init(&ledger);
-    ledger.fail_at = 0;
-    tally.made = tally.freed = 0;
-    memset(tally.slot, 0, sizeof tally.slot[0] * 8);
-    return aside_open(&cache, &options) == ASIDE_OK && cache != NULL && fetches && entries;
+    aside_cache *cache = open_cache(&options);
+    aside_value *value = NULL;
+    put(cache, "k", "there", ASIDE_FOREVER);
+    put(cache, "d", "there", ASIDE_FOREVER);
+    fail(CACHE_ALLOCS, 1, true);
+    process_fail_alloc(1, true);
+    CHECK(holds(cache, "k", "there"));
+    CHECK_STATUS(aside_get(cache, ASIDE_STR("k"), &value), ASIDE_OK);
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("n"), ASIDE_STR("v"), 1000), ASIDE_E_NOMEM);
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("k"), ASIDE_STR("w"), 1000), ASIDE_E_NOMEM);
+    CHECK(holds(cache, "k", "there")); /* nothing is lost */
+    CHECK_STATUS(aside_delete(cache, ASIDE_STR("d")), ASIDE_OK);
+    CHECK_STATUS(look(cache, "d"), ASIDE_MISS);
+    CHECK_STATUS(aside_clear(cache), ASIDE_OK);
+    CHECK_STATUS(look(cache, "k"), ASIDE_MISS);
+    CHECK(value_is(value, "there"));
+    aside_value_unref(value);
+    CHECK_STATUS(aside_close(cache), ASIDE_OK);
+    process_fail_alloc(0, false);
+    aside_unref(cache);
+    CHECK_INT(ledger.live_blocks, 0);
 }

@@ -20,8 +20,8 @@
  * Asserted: no freed entry is touched, nobody counts up from 0, nothing is freed twice, and at the end
  * every entry is freed, the reader's words are 0, and nobody hangs (no invalid end state).
  *
- * Configuration (-D): READER0, READER1 = VISIT or HANDLE; ROUNDS=n reads each; PLACES=n; STEPS=n moves of
- * the epoch by the other shard.
+ * Configuration (-D): READER0, READER1 = VISIT or HANDLE; ROUNDS0, ROUNDS1 = how often each reads; PLACES=n;
+ * STEPS=n attempts of the other shard to move the epoch on.
  *
  * Faults, one at a time (-DFAULT_n), each of which has to be found:
  *   1  the announcement is a plain store: it waits in the buffer while the reader reads on
@@ -44,14 +44,17 @@
 #ifndef READER1
 #define READER1 HANDLE
 #endif
-#ifndef ROUNDS
-#define ROUNDS 2
+#ifndef ROUNDS0
+#define ROUNDS0 1
+#endif
+#ifndef ROUNDS1
+#define ROUNDS1 1
 #endif
 #ifndef PLACES
 #define PLACES 2
 #endif
 #ifndef STEPS
-#define STEPS 2
+#define STEPS 1
 #endif
 
 #define ENTRIES 3
@@ -143,34 +146,21 @@ inline leave()
     store(ANNOUNCED, 0)
 }
 
-inline count()
-{
-    d_step {
-        empty(buffer[r]) ->
-        touch(e);
-        assert(en[e].refs > 0);
-        en[e].refs++
-    }
-}
-
+/* Freed is freed for ever: the last touch of an entry stands for all before it. */
 inline visit()
 {
     enter();
-    e = index;
-    touch(e); /* compares the key */
 #ifdef FAULT_5
-    leave();
+    atomic { e = index; leave() }
     store(SLOT, e);
 #else
-    store(SLOT, e);
-    leave();
+    atomic { e = index; store(SLOT, e); leave() }
 #endif
 #ifdef FAULT_4
     store(SLOT, NOBODY);
-#endif
-    touch(e); /* the callback */
-#ifndef FAULT_4
-    store(SLOT, NOBODY)
+    touch(e) /* the callback */
+#else
+    atomic { nfull(buffer[r]) -> touch(e); store(SLOT, NOBODY) }
 #endif
 }
 
@@ -178,25 +168,22 @@ inline take_handle()
 {
     enter();
     e = index;
-    touch(e);
 #ifdef FAULT_10
     leave();
-    count();
+    d_step { empty(buffer[r]) -> touch(e); assert(en[e].refs > 0); en[e].refs++ }
 #else
-    count();
-    leave();
+    atomic { empty(buffer[r]) -> touch(e); assert(en[e].refs > 0); en[e].refs++; leave() }
 #endif
-    touch(e); /* the caller */
-    d_step { empty(buffer[r]) -> unref(e) }
+    d_step { empty(buffer[r]) -> touch(e); unref(e) }
 }
 
-proctype reader(byte r; byte how)
+proctype reader(byte r; byte how; byte rounds)
 {
-    byte now, e = NOBODY, round;
+    byte now, e = NOBODY;
     do
-    :: round < ROUNDS && how == VISIT -> visit(); e = NOBODY; round++
-    :: round < ROUNDS && how == HANDLE -> take_handle(); e = NOBODY; round++
-    :: round == ROUNDS -> break
+    :: rounds > 0 && how == VISIT -> visit(); e = NOBODY; rounds--
+    :: rounds > 0 && how == HANDLE -> take_handle(); e = NOBODY; rounds--
+    :: rounds == 0 -> break
     od;
     atomic { empty(buffer[r]) -> finished++ }
 }
@@ -270,15 +257,13 @@ inline collect()
 {
     d_step {
         if
-        :: any(WAITING) && epoch >= tag + GRACE -> move(WAITING, RIPE)
+        :: any(WAITING) && epoch >= tag + GRACE -> tag = 0; move(WAITING, RIPE)
         :: else
-        fi
-    }
-    d_step {
+        fi;
         if
         :: !any(WAITING) && any(OPEN) ->
 #ifdef FAULT_6
-            tag = noted;
+            tag = noted; noted = 0;
 #else
             tag = epoch;
 #endif
@@ -288,18 +273,15 @@ inline collect()
     }
 }
 
-inline read_slots()
-{
-    name[0] = slot[0];
-    name[1] = slot[1]
-}
-
 #define named(e) (name[0] == e || name[1] == e)
 
 /* What a visit names is kept and looked at again later. */
 inline take()
 {
-    d_step {
+    atomic {
+#ifndef FAULT_8
+        name[1] = slot[1];
+#endif
         for (i : 0 .. ENTRIES - 1) {
             if
 #ifdef FAULT_9
@@ -336,26 +318,22 @@ inline drop(e)
 
 proctype reclaimer()
 {
-    byte now, r, i, turn;
+    byte now, r, i;
     byte name[READERS] = NOBODY;
     bool behind;
     do
-    :: d_step { !lock && (any(OPEN) || any(WAITING) || any(VISITED)) -> lock = true }
+    :: atomic {
+        !lock && (any(OPEN) || any(WAITING) || any(VISITED)) -> lock = true;
 #ifdef FAULT_8
-        read_slots();
+        name[0] = slot[0]; name[1] = slot[1];
 #endif
-        collect();
-        turn = 0;
-        do
-        :: turn < 2 && any(WAITING) ->
-            advance();
-            collect();
-            turn++
-        :: else -> break
-        od;
-        turn = 0;
+        collect() }
+        if
+        :: any(WAITING) -> advance(); collect()
+        :: else
+        fi;
 #ifndef FAULT_8
-        read_slots();
+        name[0] = slot[0];
 #endif
         take();
         drop(0);
@@ -388,8 +366,8 @@ init
         i = 0;
         run memory(0);
         run memory(1);
-        run reader(0, READER0);
-        run reader(1, READER1);
+        run reader(0, READER0, ROUNDS0);
+        run reader(1, READER1, ROUNDS1);
         run writer();
         run reclaimer();
         run other()

@@ -19,9 +19,10 @@
 #define SLOTS 5
 #define QUERY_NS (2 * MS)
 #define ROUNDS 21
-#define LAST (ROUNDS - 1)
-#define MIDDLE (ROUNDS / 2) /* of the sorted rounds: the median */
-#define ENOUGH 11.0         /* a ratio below this gets a note */
+#define LAST (ROUNDS - 1)   /* of the sorted rounds: the slowest */
+#define MIDDLE (ROUNDS / 2) /* the median */
+#define BURSTS 3
+#define ENOUGH 11.0 /* a ratio below this gets a note */
 #define CODE 0x1F600u
 #define LONG_TTL_MS 30000
 #define SHORT_TTL_MS ((int64_t)150)
@@ -188,10 +189,9 @@ static void wait_for_expiry(struct viral *viral)
             load_sleep_until(load_now_ns() + MS);
 }
 
-static struct burst measure_burst(struct viral *viral, crew_fn *ask, int64_t ttl_ms)
+static struct burst one_burst(struct viral *viral, crew_fn *ask)
 {
     struct burst burst;
-    viral->ttl_ms = ttl_ms;
     aside_delete(viral->cache, viral->key.text, viral->key.len);
     ask(viral, 0);
     source_take_queries(viral->source);
@@ -201,6 +201,19 @@ static struct burst measure_burst(struct viral *viral, crew_fn *ask, int64_t ttl
     burst.expired_ns = crew_wave(&viral->crew, ask, viral);
     burst.expired_queries = source_take_queries(viral->source);
     return burst;
+}
+
+/* The burst with the most queries of some. */
+static struct burst worst_burst(struct viral *viral, crew_fn *ask, int64_t ttl_ms)
+{
+    struct burst worst = {.expired_queries = 0};
+    viral->ttl_ms = ttl_ms;
+    for (int i = 0; i < BURSTS; i++) {
+        struct burst burst = one_burst(viral, ask);
+        if (burst.expired_queries > worst.expired_queries)
+            worst = burst;
+    }
+    return worst;
 }
 
 static void burst_row(const struct table *table, const char *label, int64_t ttl_ms,
@@ -217,11 +230,11 @@ static void postpone(struct viral *viral)
     struct table table;
     report_before(
         "Does a longer ttl help? A plain cache, look and else query, is given one ten times "
-        "as long; each wave is the same %zu callers.",
-        CALLERS);
-    struct burst once = measure_burst(viral, ask_plain_cache, SHORT_TTL_MS);
-    struct burst longer = measure_burst(viral, ask_plain_cache, 10 * SHORT_TTL_MS);
-    struct burst kept = measure_burst(viral, ask_libaside, SHORT_TTL_MS);
+        "as long; each wave is the same %zu callers, the worst of %d waves counts.",
+        CALLERS, BURSTS);
+    struct burst once = worst_burst(viral, ask_plain_cache, SHORT_TTL_MS);
+    struct burst longer = worst_burst(viral, ask_plain_cache, 10 * SHORT_TTL_MS);
+    struct burst kept = worst_burst(viral, ask_libaside, SHORT_TTL_MS);
     table_open(&table, "source queries of a wave", headings);
     burst_row(&table, "plain cache", SHORT_TTL_MS, once);
     burst_row(&table, "plain cache, longer ttl", 10 * SHORT_TTL_MS, longer);
