@@ -11,6 +11,10 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+/* What a hit is made of, and what must stay out of its way. */
+#define HOT_INLINE inline __attribute__((always_inline))
+#define OUT_OF_LINE __attribute__((noinline, cold))
+
 /* Two lines: processors fetch them in pairs. */
 #define CACHE_LINE 128
 

@@ -7,6 +7,8 @@
 #ifndef ASIDE_BASE_HASH_H
 #define ASIDE_BASE_HASH_H
 
+#include "base/check.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,7 +37,7 @@ bool hash_seed_init(struct hash_seed *seed, const uint8_t *bytes);
         (v2) = HASH_ROTATE(v2, 32);                                                                \
     } while (0)
 
-static inline uint64_t hash_load64(const unsigned char *from)
+static HOT_INLINE uint64_t hash_load64(const unsigned char *from)
 {
     uint64_t word;
     memcpy(&word, from, sizeof word);
@@ -46,7 +48,7 @@ static inline uint64_t hash_load64(const unsigned char *from)
 }
 
 /* The last 0 to 7 bytes with the length above them. Overlapping loads instead of a loop. */
-static inline uint64_t hash_tail(const unsigned char *from, size_t rest, size_t length)
+static HOT_INLINE uint64_t hash_tail(const unsigned char *from, size_t rest, size_t length)
 {
     uint64_t word = (uint64_t)length << 56;
     if (rest >= 4) {
@@ -64,7 +66,7 @@ static inline uint64_t hash_tail(const unsigned char *from, size_t rest, size_t 
     return word;
 }
 
-static inline uint64_t hash_bytes(const struct hash_seed *seed, const void *bytes, size_t length)
+static HOT_INLINE uint64_t hash_bytes(const struct hash_seed *seed, const void *bytes, size_t length)
 {
     const unsigned char *at = bytes;
     uint64_t v0 = seed->k0 ^ UINT64_C(0x736f6d6570736575);

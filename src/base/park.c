@@ -3,6 +3,14 @@
 
 #include "base/clock.h"
 
+/* False if the number has moved on, and then there is nothing to wait for. */
+static bool announce_sleeper(struct park *park, uint32_t *ticket)
+{
+    uint32_t seen = *ticket;
+    *ticket |= PARK_SLEEPERS;
+    return seen == *ticket || compare_swap(&park->word, &seen, *ticket) || seen == *ticket;
+}
+
 #ifndef ASIDE_PARK_PTHREAD
 
 #include <errno.h>
@@ -45,29 +53,33 @@ void park_wait(struct park *park, struct parker *parker, uint32_t ticket, int64_
 {
     struct timespec until = {.tv_sec = (time_t)(deadline_ns / 1000000000),
                              .tv_nsec = (long)(deadline_ns % 1000000000)};
+    if (!announce_sleeper(park, &ticket))
+        return;
     sched_point();
     futex(park, FUTEX_WAIT_BITSET, ticket, deadline_ns == CLOCK_NEVER ? NULL : &until, parker->bit);
 }
 
+static void wake(struct park *park, uint32_t bits, uint32_t most)
+{
+    if (!(fetch_add_acq_rel(&park->word, PARK_STEP) & PARK_SLEEPERS))
+        return;
+    sched_point();
+    futex(park, FUTEX_WAKE_BITSET, most, NULL, bits);
+}
+
 void park_wake_all(struct park *park)
 {
-    fetch_add_acq_rel(&park->word, 1);
-    sched_point();
-    futex(park, FUTEX_WAKE_BITSET, INT_MAX, NULL, FUTEX_BITSET_MATCH_ANY);
+    wake(park, FUTEX_BITSET_MATCH_ANY, INT_MAX);
 }
 
 void park_wake_bit(struct park *park, uint32_t bit)
 {
-    fetch_add_acq_rel(&park->word, 1);
-    sched_point();
-    futex(park, FUTEX_WAKE_BITSET, INT_MAX, NULL, bit);
+    wake(park, bit, INT_MAX);
 }
 
 void park_wake_one(struct park *park)
 {
-    fetch_add_acq_rel(&park->word, 1);
-    sched_point();
-    futex(park, FUTEX_WAKE_BITSET, 1, NULL, FUTEX_BITSET_MATCH_ANY);
+    wake(park, FUTEX_BITSET_MATCH_ANY, 1);
 }
 
 #else
@@ -137,7 +149,7 @@ static void get_up(struct park *park, struct parker *parker)
 void park_wait(struct park *park, struct parker *parker, uint32_t ticket, int64_t deadline_ns)
 {
     sched_point();
-    if (!lie_down(park, parker, ticket))
+    if (!announce_sleeper(park, &ticket) || !lie_down(park, parker, ticket))
         return;
     int64_t look_again = clock_read(CLOCK_MONOTONIC) + LOOK_AGAIN_NS;
     int64_t until_ns = deadline_ns < look_again ? deadline_ns : look_again;
@@ -154,7 +166,8 @@ void park_wait(struct park *park, struct parker *parker, uint32_t ticket, int64_
 /* The park's mutex keeps the sleepers where they are meanwhile. */
 static void wake(struct park *park, uint32_t bits, bool only_one)
 {
-    fetch_add_acq_rel(&park->word, 1);
+    if (!(fetch_add_acq_rel(&park->word, PARK_STEP) & PARK_SLEEPERS))
+        return;
     sched_point();
     pthread_mutex_lock(&park->mutex);
     for (struct parker *p = park->first; p; p = p->next) {

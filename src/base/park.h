@@ -5,6 +5,9 @@
  * and sleeps only if the number is still his ticket: a wake-up between the look and the sleep changes
  * the number, so it is never lost. Any wait may return early; the caller looks again.
  *
+ * The number moves in steps of two; its lowest bit says that somebody may be asleep. A wake-up that finds it unset
+ * stays out of the kernel, which is most of what a flight that nobody joined would cost otherwise.
+ *
  * On Linux the number is a futex and each sleeper one of 32 bits of it, so that one of many can be
  * woken and all of them with one call. Elsewhere, or with ASIDE_PARK_PTHREAD, each sleeper has a mutex
  * and a condition and looks again every 100 ms, since glibc before 2.41 can lose a condition's
@@ -51,6 +54,9 @@ void park_fini(struct park *park);
 /* number spreads the sleepers of one park over its bits. */
 void parker_init(struct parker *parker, uint32_t number);
 void parker_fini(struct parker *parker);
+
+#define PARK_STEP 2
+#define PARK_SLEEPERS 1
 
 static inline uint32_t park_ticket(struct park *park)
 {

@@ -65,7 +65,7 @@ extern struct lock thread_registry;
 #define THREAD_NO_RECORD ((struct thread_record *)1)
 extern _Thread_local struct thread_record *thread_current __attribute__((tls_model("initial-exec")));
 
-struct thread_record *thread_enroll(void);
+struct thread_record *thread_enroll(void) OUT_OF_LINE;
 
 /* This thread's record, or NULL if it cannot have one. */
 static inline struct thread_record *thread_self(void)
@@ -84,7 +84,7 @@ void thread_account_close(struct thread_account *account);
 void thread_account_sum(struct thread_account *account, uint64_t sums[THREAD_COUNTERS]);
 
 /* The way for a thread that has no record, or whose record has no counters for this slot yet. */
-void thread_count_slowly(struct thread_account *account, unsigned counter, uint64_t n);
+void thread_count_slowly(struct thread_account *account, unsigned counter, uint64_t n) OUT_OF_LINE;
 
 /* Under any lock: takes none, and no memory. */
 void thread_count_locked(struct thread_account *account, unsigned counter, uint64_t n);
@@ -92,7 +92,7 @@ void thread_count_locked(struct thread_account *account, unsigned counter, uint6
 void thread_count_prepare(struct thread_account *account);
 
 /* One writer, so neither a locked instruction nor a schedule point. */
-static inline void thread_count(struct thread_account *account, uint32_t slot,
+static HOT_INLINE void thread_count(struct thread_account *account, uint32_t slot,
                                 struct thread_record *self, unsigned counter, uint64_t n)
 {
     if (likely(self && slot < self->slots)) {

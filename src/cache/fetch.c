@@ -108,7 +108,7 @@ static void publish(struct flight *flight)
     fetch_sub_acq_rel(&cache->flights_now, 1);
     bool stored = store_publish(&cache->store, flight, entry, flight->published_ns);
     if (wrapper && stored)
-        (void)fetch_sub_acq_rel(&wrapper->head.refs, 1);
+        aside_value_unref(&wrapper->head);
     else if (wrapper)
         entry_discard(wrapper);
     if (!cache_is_open(cache))
@@ -247,13 +247,17 @@ static aside_status join(struct request *r, struct flight *flight)
 
 enum meeting { MEET_HIT, MEET_JOIN, MEET_LEAD, MEET_REFUSED, MEET_NO_ROOM };
 
-static bool reserve_flight(aside_cache *cache, struct flight *flight)
+/* Bounds are kept across shards, so each is taken first and given back if that was too much. */
+static enum meeting reserve_flight(aside_cache *cache, const struct flight *flight)
 {
-    if (!budget_reserve(&cache->store.budget, flight->charge, 0))
-        return false;
-    fetch_add_acq_rel(&cache->flights_now, 1);
-    cache_hold(cache);
-    return true;
+    size_t before = fetch_add_acq_rel(&cache->flights_now, 1);
+    bool one_too_many = cache->max_flights && before >= cache->max_flights;
+    if (!one_too_many && budget_reserve(&cache->store.budget, flight->charge, 0)) {
+        cache_hold(cache);
+        return MEET_LEAD;
+    }
+    fetch_sub_acq_rel(&cache->flights_now, 1);
+    return one_too_many ? MEET_REFUSED : MEET_NO_ROOM;
 }
 
 static enum meeting try_to_lead(struct request *r, struct flight *mine, aside_status *status)
@@ -261,12 +265,9 @@ static enum meeting try_to_lead(struct request *r, struct flight *mine, aside_st
 {
     aside_cache *cache = r->cache;
     *status = ASIDE_E_BUSY;
-    if (cache->max_flights && load_relaxed(&cache->flights_now) >= cache->max_flights)
-        return MEET_REFUSED;
-    if (!reserve_flight(cache, mine))
-        return MEET_NO_ROOM;
-    if (group_lead(&r->shard->group, mine))
-        return MEET_LEAD;
+    enum meeting reserved = reserve_flight(cache, mine);
+    if (reserved != MEET_LEAD || group_lead(&r->shard->group, mine))
+        return reserved;
     fetch_sub_acq_rel(&cache->flights_now, 1);
     release(cache, mine->charge);
     *status = ASIDE_E_NOMEM;
@@ -330,28 +331,6 @@ static aside_status join_or_lead(struct request *r, struct flight *mine)
     }
 }
 
-static aside_status miss(struct request *r)
-{
-    aside_cache *cache = r->cache;
-    const aside_call *call = r->call;
-    if (call->timeout_ms == ASIDE_NO_WAIT)
-        return refuse(r, ASIDE_MISS);
-    if (aside_cancel_fired(call->cancel))
-        return refuse(r, ASIDE_E_CANCELLED);
-    if (!r->self)
-        return refuse(r, ASIDE_E_NOMEM);
-    if (flight_is_own(r->self, cache, r->key.bytes, r->key.len))
-        return refuse(r, ASIDE_E_DEADLOCK);
-    int64_t now_ns = clock_precise(&cache->clock);
-    r->deadline_ns = call->timeout_ms ? clock_after_ms(now_ns, call->timeout_ms) : CLOCK_NEVER;
-    struct flight_options options = {&owner, cache, cache->executor, cache->home,
-                                     &cache->clock, now_ns, cache->max_flight_age_ms};
-    struct flight *mine = flight_new(&options, &r->key, call);
-    return mine ? join_or_lead(r, mine) : refuse(r, ASIDE_E_NOMEM);
-}
-
-/* ---- the call ------------------------------------------------------------------------------------ */
-
 static bool hit(struct request *r, aside_status *status)
 {
     struct read read = {.self = r->self};
@@ -371,6 +350,30 @@ static bool hit(struct request *r, aside_status *status)
     *status = found ? ASIDE_OK : cache_is_open(r->cache) ? ASIDE_MISS : ASIDE_E_CLOSED;
     return *status != ASIDE_MISS;
 }
+
+static aside_status miss(struct request *r)
+{
+    aside_cache *cache = r->cache;
+    const aside_call *call = r->call;
+    aside_status status;
+    if (call->timeout_ms == ASIDE_NO_WAIT)
+        return refuse(r, ASIDE_MISS);
+    /* A value that was ready before the token fired can be seen by now, and wins (C3). */
+    if (aside_cancel_fired(call->cancel))
+        return hit(r, &status) ? status : refuse(r, ASIDE_E_CANCELLED);
+    if (!r->self)
+        return refuse(r, ASIDE_E_NOMEM);
+    if (flight_is_own(r->self, cache, r->key.bytes, r->key.len))
+        return refuse(r, ASIDE_E_DEADLOCK);
+    int64_t now_ns = clock_precise(&cache->clock);
+    r->deadline_ns = call->timeout_ms ? clock_after_ms(now_ns, call->timeout_ms) : CLOCK_NEVER;
+    struct flight_options options = {&owner, cache, cache->executor, cache->home,
+                                     &cache->clock, now_ns, cache->max_flight_age_ms};
+    struct flight *mine = flight_new(&options, &r->key, call);
+    return mine ? join_or_lead(r, mine) : refuse(r, ASIDE_E_NOMEM);
+}
+
+/* ---- the call ------------------------------------------------------------------------------------ */
 
 static aside_status get_with_fetch(aside_cache *cache, const void *key, size_t key_len,
                                    const aside_call *call, aside_result *result)

@@ -18,7 +18,7 @@ struct read {
 };
 
 /* Begins a read inside the epoch: true for a hit. self must not be NULL. */
-static inline bool read_begin(aside_cache *cache, const void *key, size_t key_len, struct read *read)
+static HOT_INLINE bool read_begin(aside_cache *cache, const void *key, size_t key_len, struct read *read)
 {
     read->hash = cache_hash(cache, key, key_len);
     read->now_ns = cache_now(cache);
@@ -28,13 +28,13 @@ static inline bool read_begin(aside_cache *cache, const void *key, size_t key_le
     return likely(read->entry != NULL) && entry_fresh(read->entry, read->now_ns);
 }
 
-static inline void read_end(const struct read *read)
+static HOT_INLINE void read_end(const struct read *read)
 {
     epoch_leave(read->self);
 }
 
 /* Inside the epoch: the entry was of use. */
-static inline void read_hit(aside_cache *cache, const struct read *read)
+static HOT_INLINE void read_hit(aside_cache *cache, const struct read *read)
 {
     if (cache->store.evicts)
         policy_hit(read->entry);
@@ -42,7 +42,8 @@ static inline void read_hit(aside_cache *cache, const struct read *read)
 }
 
 /* After read_end(): removes what is over if that can be done at once. ASIDE_E_CLOSED or ASIDE_MISS. */
-aside_status read_miss(aside_cache *cache, const struct read *read, const void *key, size_t key_len);
+aside_status read_miss(aside_cache *cache, struct read read, const void *key, size_t key_len)
+    OUT_OF_LINE;
 
 /* For a thread without a record: a handle, found under the shard's lock; ASIDE_MISS, ASIDE_E_CLOSED. */
 aside_status read_locked(aside_cache *cache, const void *key, size_t key_len, aside_value **value);

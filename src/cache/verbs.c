@@ -9,12 +9,12 @@
 
 /* ---- reading ------------------------------------------------------------------------------------- */
 
-aside_status read_miss(aside_cache *cache, const struct read *read, const void *key, size_t key_len)
+aside_status read_miss(aside_cache *cache, struct read read, const void *key, size_t key_len)
 {
     if (!cache_is_open(cache))
         return ASIDE_E_CLOSED;
-    if (read->entry)
-        store_lazily_remove(&cache->store, read->hash, read->entry, key, key_len, read->now_ns);
+    if (read.entry)
+        store_lazily_remove(&cache->store, read.hash, read.entry, key, key_len, read.now_ns);
     return ASIDE_MISS;
 }
 
@@ -35,16 +35,16 @@ aside_status read_locked(aside_cache *cache, const void *key, size_t key_len, as
     return entry ? ASIDE_OK : closed ? ASIDE_E_CLOSED : ASIDE_MISS;
 }
 
-static aside_status plain_miss(aside_cache *cache, const struct read *read, const void *key,
-                               size_t key_len)
+static OUT_OF_LINE aside_status plain_miss(aside_cache *cache, struct read read, const void *key,
+                                           size_t key_len)
 {
     aside_status status = read_miss(cache, read, key, key_len);
     if (status == ASIDE_MISS)
-        cache_count(cache, read->self, COUNTER_misses);
+        cache_count(cache, read.self, COUNTER_misses);
     return status;
 }
 
-static aside_status plain_read_locked(aside_cache *cache, const void *key, size_t key_len,
+static OUT_OF_LINE aside_status plain_read_locked(aside_cache *cache, const void *key, size_t key_len,
                                       aside_value **value)
 {
     aside_status status = read_locked(cache, key, key_len, value);
@@ -70,10 +70,22 @@ aside_status aside_get(aside_cache *cache, const void *key, size_t key_len, asid
         return ASIDE_OK;
     }
     read_end(&read);
-    return plain_miss(cache, &read, key, key_len);
+    return plain_miss(cache, read, key, key_len);
 }
 
-static inline aside_status copy_out(const void *data, size_t size, void *buffer, size_t capacity,
+/* A call costs as much as copying a short value. */
+static HOT_INLINE void copy_bytes(char *to, const char *from, size_t size)
+{
+    if (size < 16 || size > 256) {
+        memcpy(to, from, size);
+        return;
+    }
+    for (size_t at = 0; at + 16 < size; at += 16)
+        memcpy(to + at, from + at, 16);
+    memcpy(to + size - 16, from + size - 16, 16);
+}
+
+static HOT_INLINE aside_status copy_out(const void *data, size_t size, void *buffer, size_t capacity,
                                     size_t *copied)
 {
     if (copied)
@@ -81,11 +93,11 @@ static inline aside_status copy_out(const void *data, size_t size, void *buffer,
     if (size > capacity)
         return ASIDE_E_BUFFER;
     if (size)
-        memcpy(buffer, data, size);
+        copy_bytes(buffer, data, size);
     return ASIDE_OK;
 }
 
-static aside_status copy_locked(aside_cache *cache, const void *key, size_t key_len, void *buffer,
+static OUT_OF_LINE aside_status copy_locked(aside_cache *cache, const void *key, size_t key_len, void *buffer,
                                 size_t capacity, size_t *size)
 {
     aside_value *value;
@@ -113,7 +125,7 @@ aside_status aside_copy(aside_cache *cache, const void *key, size_t key_len, voi
         return status;
     }
     read_end(&read);
-    return plain_miss(cache, &read, key, key_len);
+    return plain_miss(cache, read, key, key_len);
 }
 
 /* ---- visiting ------------------------------------------------------------------------------------ */
@@ -124,14 +136,14 @@ static void unref_value(void *value)
 }
 
 /* By a counted reference: where there is no slot for the visit. */
-static void visit_counted(aside_value *value, aside_visit_fn *fn, void *ctx)
+static OUT_OF_LINE void visit_counted(aside_value *value, aside_visit_fn *fn, void *ctx)
 {
     pthread_cleanup_push(unref_value, value);
     fn(aside_value_data(value), aside_value_size(value), ctx);
     pthread_cleanup_pop(1);
 }
 
-static aside_status visit_locked(aside_cache *cache, const void *key, size_t key_len, aside_visit_fn *fn,
+static OUT_OF_LINE aside_status visit_locked(aside_cache *cache, const void *key, size_t key_len, aside_visit_fn *fn,
                                  void *ctx)
 {
     aside_value *value;
@@ -142,7 +154,7 @@ static aside_status visit_locked(aside_cache *cache, const void *key, size_t key
 }
 
 /* The slot keeps the entry, so the epoch can go on during the callback. */
-static inline void visit_in_slot(const struct read *read, aside_visit_fn *fn, void *ctx)
+static HOT_INLINE void visit_in_slot(const struct read *read, aside_visit_fn *fn, void *ctx)
 {
     struct thread_record *self = read->self;
     unsigned slot = self->visits++;
@@ -165,7 +177,7 @@ aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len, as
         return visit_locked(cache, key, key_len, fn, ctx);
     if (unlikely(!read_begin(cache, key, key_len, &read))) {
         read_end(&read);
-        return plain_miss(cache, &read, key, key_len);
+        return plain_miss(cache, read, key, key_len);
     }
     read_hit(cache, &read);
     if (likely(read.self->visits < THREAD_VISITS)) {

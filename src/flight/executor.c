@@ -172,7 +172,7 @@ static void announce(struct executor *executor) REQUIRES(executor->lock)
     executor->starting++;
 }
 
-static aside_status hire(struct executor *executor);
+static bool hire(struct executor *executor);
 
 /* The last thing a worker does. One that goes early, because a fetch ends its thread or the start hook failed,
  * is joined by nobody, and whoever waits in the queue needs another. */
@@ -237,34 +237,39 @@ static void *worker_main(void *its_worker)
     return NULL;
 }
 
+/* Under the lock from here to the list, so that no worker is made behind the back of executor_join(). */
+static bool start_thread(struct executor *executor, struct worker *worker) REQUIRES(executor->lock)
+{
+    if (executor->stopping)
+        return false;
+    worker->executor = executor;
+    worker->next = executor->workers;
+    worker->link = &executor->workers;
+    if (worker->next)
+        worker->next->link = &worker->next;
+    executor->workers = worker;
+    fetch_add_relaxed(&executor->refs, 1);
+    if (native_thread(&worker->thread, "aside-fetch", executor->options.stack_bytes, worker_main, worker))
+        return true;
+    unlist(worker);
+    (void)fetch_sub_acq_rel(&executor->refs, 1);
+    return false;
+}
+
 /* A new worker, who was announced. */
-static aside_status hire(struct executor *executor)
+static bool hire(struct executor *executor)
 {
     struct worker *worker = mem_zalloc(&executor->mem, sizeof *worker);
-    if (worker) {
-        worker->executor = executor;
-        fetch_add_relaxed(&executor->refs, 1);
-        lock_take(&executor->lock);
-        worker->next = executor->workers;
-        worker->link = &executor->workers;
-        if (worker->next)
-            worker->next->link = &worker->next;
-        executor->workers = worker;
-        bool made = native_thread(&worker->thread, "aside-fetch", executor->options.stack_bytes,
-                                  worker_main, worker);
-        if (!made)
-            unlist(worker);
-        lock_release(&executor->lock);
-        if (made)
-            return ASIDE_OK;
-        mem_free(&executor->mem, worker);
-        executor_unref(executor);
-    }
     lock_take(&executor->lock);
-    executor->threads--;
-    executor->starting--;
+    bool hired = worker && start_thread(executor, worker);
+    if (!hired) {
+        executor->threads--;
+        executor->starting--;
+    }
     lock_release(&executor->lock);
-    return worker ? ASIDE_E_THREAD : ASIDE_E_NOMEM;
+    if (!hired)
+        mem_free(&executor->mem, worker);
+    return hired;
 }
 
 aside_status executor_submit(struct executor *executor, struct job *job)
@@ -283,7 +288,7 @@ aside_status executor_submit(struct executor *executor, struct job *job)
         announce(executor);
     lock_release(&executor->lock);
     park_wake_one(&executor->work);
-    if (!wanted || hire(executor) == ASIDE_OK)
+    if (!wanted || hire(executor))
         return ASIDE_OK;
     /* Others will come to it, if there are others; else it must not lie there for ever. */
     lock_take(&executor->lock);

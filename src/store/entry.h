@@ -145,13 +145,15 @@ static inline bool entry_fresh(const struct entry *entry, int64_t now_ns)
 }
 
 /*
- * When the value came to be, in milliseconds (40 bits), and how long its fetch took, in units of 10
+ * When the value came to be, in milliseconds (40 bits, whatever the clock counts from), and how long its fetch took, in units of 10
  * microseconds (24 bits, saturating at 167 s).
  */
+#define ENTRY_MAX_AGE ((UINT64_C(1) << 40) - 1)
+
 static inline uint64_t entry_birth(int64_t now_ns, int64_t fetch_ns)
 {
     uint64_t took = (uint64_t)fetch_ns / 10000;
-    return (uint64_t)(now_ns / 1000000) << 24 | (took < 0xffffff ? took : 0xffffff);
+    return (uint64_t)now_ns / 1000000 << 24 | (took < 0xffffff ? took : 0xffffff);
 }
 
 /* Before anybody can see the entry. */
@@ -165,8 +167,8 @@ static inline void entry_set_times(struct entry *entry, int64_t now_ns, int64_t 
 
 static inline int64_t entry_age_ms(const struct entry *entry, int64_t now_ns)
 {
-    int64_t age = now_ns / 1000000 - (int64_t)(entry->birth >> 24);
-    return age > 0 ? age : 0;
+    uint64_t age = ((uint64_t)now_ns / 1000000 - (entry->birth >> 24)) & ENTRY_MAX_AGE;
+    return age <= ENTRY_MAX_AGE / 2 ? (int64_t)age : 0;
 }
 
 #endif

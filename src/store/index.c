@@ -60,6 +60,8 @@ size_t index_array_bytes(size_t buckets)
 struct index_array *index_array_new(const struct mem *mem, size_t buckets)
 {
     void *block;
+    if (buckets > SIZE_MAX / 2 / sizeof(struct index_bucket))
+        return NULL;
     struct index_array *array = mem_zalloc_lines(mem, array_size(buckets), &block);
     if (!array)
         return NULL;
@@ -311,7 +313,8 @@ static unsigned collect(const struct index_bucket *bucket, struct entry **entrie
 }
 
 /* While the index grows, the larger array's numbering is used: bucket b of it is in the old array's
- * bucket b modulo the old size until that has moved; of two such numbers only the lower counts then. */
+ * bucket b modulo the old size until that has moved. Such a bucket comes twice a round, so that the growth cannot
+ * carry an entry past the hand. */
 unsigned index_sweep(struct index *index, size_t *bucket, struct entry **entries, unsigned max)
 {
     struct index_array *array = array_of(index);
@@ -321,7 +324,7 @@ unsigned index_sweep(struct index *index, size_t *bucket, struct entry **entries
     const struct index_bucket *old = &array->buckets[at & array->mask];
     if (next && (load_relaxed(&old->link) & INDEX_FORWARD))
         return collect(&next->buckets[at], entries, max);
-    return at > array->mask ? 0 : collect(old, entries, max);
+    return collect(old, entries, max);
 }
 
 static unsigned take(struct index_bucket *bucket, struct entry **entries, unsigned max)

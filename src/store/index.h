@@ -87,7 +87,7 @@ static inline struct entry *index_entry(uint64_t word)
     return (struct entry *)(uintptr_t)(word & ((UINT64_C(1) << INDEX_TAG_SHIFT) - 1));
 }
 
-static inline struct entry *index_find(const struct index *index, uint64_t hash, const void *key,
+static HOT_INLINE struct entry *index_find(const struct index *index, uint64_t hash, const void *key,
                                        size_t key_len)
 {
     struct index_array *array = load_acquire(&index->array);

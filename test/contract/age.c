@@ -252,7 +252,7 @@ TEST(when_every_worker_hangs_callers_fail_fast)
     aside_cancel *token = token_new();
     struct source hung, good;
     struct caller callers[4], next;
-    char keys[4][8];
+    char keys[4][16];
     source_init(&hung, "hung", true);
     source_init(&good, "good", false);
     for (int i = 0; i < 4; i++) {
@@ -298,8 +298,8 @@ TEST(no_more_flights_than_max_flights)
     CHECK_STATUS(caller_run(&third), ASIDE_E_BUSY);
     CHECK_INT(third.result.outcome, ASIDE_OUTCOME_NONE);
     CHECK_INT(good.fetches, 0);
-    CHECK_STATUS(ask(cache, "hit", &good), ASIDE_OK);   /* hits are served */
-    join_flight(&joiner, cache, "0", &held, NULL, 1);   /* and flights joined */
+    CHECK_STATUS(ask(cache, "hit", &good), ASIDE_OK); /* hits are served */
+    join_flight(&joiner, cache, "0", &held, NULL, 1); /* and flights joined */
     gate_open(&held.gate);
     CHECK_STATUS(caller_join(&leaders[0]), ASIDE_OK);
     CHECK_STATUS(caller_join(&leaders[1]), ASIDE_OK);
@@ -411,7 +411,7 @@ TEST(bounds_of_0_are_no_bounds)
     aside_cancel *token = token_new();
     struct source held;
     static struct caller callers[40];
-    static char keys[20][8];
+    static char keys[20][16];
     source_init(&held, "held", true);
     for (int i = 0; i < 20; i++)
         snprintf(keys[i], sizeof keys[i], "%d", i);

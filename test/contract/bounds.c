@@ -171,7 +171,8 @@ TEST(deleting_makes_room)
     static char bytes[MIB];
     aside_cache *cache = open_bounded(4 * MIB, 0);
     for (int i = 0; i < 200; i++) {
-        CHECK_STATUS(aside_set(cache, ASIDE_STR("k"), bytes, sizeof bytes, ASIDE_FOREVER), ASIDE_OK);
+        CHECK_STATUS(aside_set(cache, ASIDE_STR("k"), bytes, sizeof bytes, ASIDE_FOREVER),
+                     ASIDE_OK);
         CHECK_STATUS(aside_delete(cache, ASIDE_STR("k")), ASIDE_OK);
         check_ledger(cache, 4 * MIB);
     }
@@ -270,7 +271,8 @@ TEST(live_bytes_never_peak_above_the_bound_and_what_is_capped_beside_it)
     }
     for (int i = 0; i < 4; i++)
         thread_join(writers[i]);
-    CHECK(most_beside <= (int64_t)(4 * MIB) + FIXED_BYTES); /* limbo is capped: it can not grow on */
+    CHECK(most_beside <=
+          (int64_t)(4 * MIB) + FIXED_BYTES); /* limbo is capped: it can not grow on */
     end_cache(load.cache);
 }
 
@@ -291,7 +293,8 @@ struct visitor {
 static void *visit_long(void *arg)
 {
     struct visitor *visitor = arg;
-    CHECK_STATUS(aside_visit(visitor->cache, ASIDE_STR("k"), hold_at_gate, &visitor->gate), ASIDE_OK);
+    CHECK_STATUS(aside_visit(visitor->cache, ASIDE_STR("k"), hold_at_gate, &visitor->gate),
+                 ASIDE_OK);
     return NULL;
 }
 

@@ -357,7 +357,7 @@ TEST(one_token_serves_a_hundred_calls_at_once)
     aside_cancel *token = token_new();
     struct source source;
     static struct caller callers[100];
-    static char keys[10][4];
+    static char keys[10][16];
     source_init(&source, "v", true);
     for (int i = 0; i < 10; i++)
         snprintf(keys[i], sizeof keys[i], "%d", i);

@@ -16,17 +16,10 @@ static aside_status submit(void *ctx, aside_job *job)
     struct executor *executor = ctx;
     atomic_fetch_add(&executor->submitted, 1);
     switch (executor->mode) {
-    case RUN_NOW:
-        aside_job_run(job, &executor->context);
-        return ASIDE_OK;
-    case DROP_NOW:
-        aside_job_drop(job);
-        return ASIDE_OK;
-    case REFUSE:
-        return (aside_status)-9;
-    default:
-        atomic_store(&executor->job, job);
-        return ASIDE_OK;
+    case RUN_NOW: aside_job_run(job, &executor->context); return ASIDE_OK;
+    case DROP_NOW: aside_job_drop(job); return ASIDE_OK;
+    case REFUSE: return (aside_status)-9;
+    default: atomic_store(&executor->job, job); return ASIDE_OK;
     }
 }
 
@@ -52,8 +45,8 @@ static aside_status note_run(aside_fetch *fetch, void *arg)
     return aside_fetch_copy(fetch, "v", 1);
 }
 
-static void ask_executor(struct caller *caller, aside_cache *cache, const char *key, struct ran *ran,
-                         aside_cancel *token)
+static void ask_executor(struct caller *caller, aside_cache *cache, const char *key,
+                         struct ran *ran, aside_cancel *token)
 {
     caller_init(caller, cache, key, note_run, ran);
     caller->call.cancel = token;

@@ -12,29 +12,19 @@ static void do_write(aside_cache *cache, enum write write)
 {
     aside_value *value = NULL;
     switch (write) {
-    case DELETE:
-        CHECK_STATUS(aside_delete(cache, ASIDE_STR("k")), ASIDE_MISS);
-        break;
-    case SET:
-        put(cache, "k", "written", ASIDE_FOREVER);
-        break;
+    case DELETE: CHECK_STATUS(aside_delete(cache, ASIDE_STR("k")), ASIDE_MISS); break;
+    case SET: put(cache, "k", "written", ASIDE_FOREVER); break;
     case SET_VALUE:
         CHECK_STATUS(aside_value_copy("written", 7, &value), ASIDE_OK);
         CHECK_STATUS(aside_set_value(cache, ASIDE_STR("k"), value, ASIDE_FOREVER), ASIDE_OK);
         aside_value_unref(value);
         break;
-    case SET_TTL_0:
-        put(cache, "k", "dropped", 0);
-        break;
+    case SET_TTL_0: put(cache, "k", "dropped", 0); break;
     case ADD:
         CHECK_STATUS(aside_add(cache, ASIDE_STR("k"), "written", 7, ASIDE_FOREVER), ASIDE_OK);
         break;
-    case EXPIRE:
-        CHECK_STATUS(aside_expire(cache, ASIDE_STR("k")), ASIDE_MISS);
-        break;
-    case CLEAR:
-        CHECK_STATUS(aside_clear(cache), ASIDE_OK);
-        break;
+    case EXPIRE: CHECK_STATUS(aside_expire(cache, ASIDE_STR("k")), ASIDE_MISS); break;
+    case CLEAR: CHECK_STATUS(aside_clear(cache), ASIDE_OK); break;
     }
 }
 
@@ -129,7 +119,7 @@ TEST(clear_fences_every_fetch_under_way)
     aside_cache *cache = open_quiet();
     struct source source;
     static struct caller leaders[KEYS];
-    static char keys[KEYS][8];
+    static char keys[KEYS][16];
     source_init(&source, "old", true);
     for (int i = 0; i < KEYS; i++) {
         snprintf(keys[i], sizeof keys[i], "%d", i);
@@ -240,7 +230,8 @@ TEST(ten_generations_of_flights_keep_apart)
     aside_cache *cache = open_quiet();
     static struct source sources[GENERATIONS];
     static struct caller leaders[GENERATIONS];
-    static const char *const answers[GENERATIONS] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
+    static const char *const answers[GENERATIONS] = {"0", "1", "2", "3", "4",
+                                                     "5", "6", "7", "8", "9"};
     for (int i = 0; i < GENERATIONS; i++) {
         source_init(&sources[i], answers[i], true);
         lead_to_gate(&leaders[i], cache, "k", &sources[i]);

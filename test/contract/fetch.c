@@ -208,7 +208,8 @@ static aside_status leave_pending(aside_fetch *fetch, void *arg)
 }
 
 /* Starts the call and returns the pending fetch. */
-static aside_fetch *start_pending(struct caller *caller, aside_cache *cache, struct pending *pending)
+static aside_fetch *start_pending(struct caller *caller, aside_cache *cache,
+                                  struct pending *pending)
 {
     memset(pending, 0, sizeof *pending);
     caller_init(caller, cache, "k", leave_pending, pending);
@@ -403,7 +404,7 @@ static aside_status runs_until_cancelled(aside_fetch *fetch, void *arg)
     (void)fetch;
     atomic_fetch_add(&source->fetches, 1);
     while (source->fetches > 0) { /* for ever */
-        pthread_testcancel(); /* here and nowhere else: sanitizers do not see through others */
+        pthread_testcancel();     /* here and nowhere else: sanitizers do not see through others */
         sched_yield();
     }
     return ASIDE_E_FETCH;

@@ -53,7 +53,8 @@ static aside_status echo_key(aside_fetch *fetch, void *arg)
 
 TEST(the_fetch_is_told_the_key)
 {
-    static const char *const keys[] = {"", "k", "https://example.org/sns/cert.pem?region=eu-west-1"};
+    static const char *const keys[] = {"", "k",
+                                       "https://example.org/sns/cert.pem?region=eu-west-1"};
     aside_cache *cache = open_quiet();
     for (size_t i = 0; i < COUNT_OF(keys); i++) {
         struct caller caller;

@@ -12,7 +12,8 @@ static void check_one_of(int line, aside_status status, const aside_status *allo
     for (size_t i = 0; i < count; i++)
         if (status == allowed[i])
             return;
-    test_fail(__FILE__, line, "a status that this call does not document", aside_status_name(status));
+    test_fail(__FILE__, line, "a status that this call does not document",
+              aside_status_name(status));
 }
 
 #define CHECK_ONE_OF(status, ...)                                                                  \
@@ -228,7 +229,8 @@ static int64_t run_scenario(enum what what, int64_t nth, bool for_ever, bool fet
     aside_cache *cache = NULL;
     options.reaper_interval_ms = fetches ? 300000 : 0;
     options.clock = fake_clock_init(&clock_);
-    options.alloc = what == ALL_ALLOCS ? (aside_alloc){NULL, NULL, NULL, NULL} : ledger_init(&ledger);
+    options.alloc =
+        what == ALL_ALLOCS ? (aside_alloc){NULL, NULL, NULL, NULL} : ledger_init(&ledger);
     tally.made = tally.freed = tally.slot[0] = 0;
     fail(what, nth, for_ever);
     aside_status opened = aside_open(&cache, &options);

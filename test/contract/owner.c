@@ -9,7 +9,17 @@ static struct tally tally;
 
 /* ---- handles ------------------------------------------------------------------------------------- */
 
-enum fate { DELETED, OVERWRITTEN, EXPIRED, EXPIRED_BY_TIME, CLEARED, EVICTED, CLOSED, DESTROYED, FATES };
+enum fate {
+    DELETED,
+    OVERWRITTEN,
+    EXPIRED,
+    EXPIRED_BY_TIME,
+    CLEARED,
+    EVICTED,
+    CLOSED,
+    DESTROYED,
+    FATES
+};
 
 /* Stores keys and reads them, so that they are worth more than "k", until that has been evicted. */
 static void flood_until_gone(aside_cache *cache)
@@ -27,30 +37,16 @@ static void flood_until_gone(aside_cache *cache)
 static void meet(enum fate fate, aside_cache *cache, struct fake_clock *clock)
 {
     switch (fate) {
-    case DELETED:
-        CHECK_STATUS(aside_delete(cache, ASIDE_STR("k")), ASIDE_OK);
-        break;
+    case DELETED: CHECK_STATUS(aside_delete(cache, ASIDE_STR("k")), ASIDE_OK); break;
     case OVERWRITTEN:
         put(cache, "k", "something else, and longer than what was there", 1000);
         break;
-    case EXPIRED:
-        CHECK_STATUS(aside_expire(cache, ASIDE_STR("k")), ASIDE_OK);
-        break;
-    case EXPIRED_BY_TIME:
-        fake_clock_advance_ms(clock, 1000, cache);
-        break;
-    case CLEARED:
-        CHECK_STATUS(aside_clear(cache), ASIDE_OK);
-        break;
-    case EVICTED:
-        flood_until_gone(cache);
-        break;
-    case CLOSED:
-        CHECK_STATUS(aside_close(cache), ASIDE_OK);
-        break;
-    default:
-        aside_unref(cache);
-        return;
+    case EXPIRED: CHECK_STATUS(aside_expire(cache, ASIDE_STR("k")), ASIDE_OK); break;
+    case EXPIRED_BY_TIME: fake_clock_advance_ms(clock, 1000, cache); break;
+    case CLEARED: CHECK_STATUS(aside_clear(cache), ASIDE_OK); break;
+    case EVICTED: flood_until_gone(cache); break;
+    case CLOSED: CHECK_STATUS(aside_close(cache), ASIDE_OK); break;
+    default: aside_unref(cache); return;
     }
     if (fate != CLOSED)
         CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
@@ -319,7 +315,8 @@ TEST(a_destructor_may_call_the_cache)
     static int thing;
     for (int i = 0; i < 300; i++) {
         aside_value *value = NULL;
-        CHECK_STATUS(aside_value_wrap(&thing, 1, destructor_calls_the_cache, cache, &value), ASIDE_OK);
+        CHECK_STATUS(aside_value_wrap(&thing, 1, destructor_calls_the_cache, cache, &value),
+                     ASIDE_OK);
         CHECK_STATUS(aside_set_value(cache, &i, sizeof i, value, 1000), ASIDE_OK);
         aside_value_unref(value);
         if (i % 3 == 0)

@@ -288,8 +288,8 @@ TEST(keys_are_equal_iff_length_and_bytes_are)
     static const struct {
         const char *bytes;
         size_t size;
-    } keys[] = {{"", 0},         {"\0", 1},   {"\0\0", 2}, {"a", 1},        {"a\0", 2},
-                {"a\0b", 3},     {"a\0c", 3}, {"\xff", 1}, {"\xff\xff", 2}, {"A", 1},
+    } keys[] = {{"", 0},         {"\0", 1},      {"\0\0", 2},       {"a", 1},        {"a\0", 2},
+                {"a\0b", 3},     {"a\0c", 3},    {"\xff", 1},       {"\xff\xff", 2}, {"A", 1},
                 {"12345678", 8}, {"1234567", 7}, {"12345678\0", 9}, {"x12345678", 9}};
     aside_cache *cache = open_quiet();
     for (size_t i = 0; i < COUNT_OF(keys); i++)

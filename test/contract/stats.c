@@ -239,15 +239,10 @@ static aside_status mixed_fetch(aside_fetch *fetch, void *arg)
     struct mix *mix = arg;
     atomic_fetch_add(&mix->fetches, 1);
     switch (test_random() % 8) {
-    case 0:
-        return aside_fetch_not_found(fetch);
-    case 1:
-        return aside_fetch_fail(fetch, 1);
-    case 2:
-        test_yield();
-        break;
-    default:
-        break;
+    case 0: return aside_fetch_not_found(fetch);
+    case 1: return aside_fetch_fail(fetch, 1);
+    case 2: test_yield(); break;
+    default: break;
     }
     return aside_fetch_copy(fetch, "v", 1);
 }
@@ -257,33 +252,18 @@ static void mixed_call(struct mix *mix, const char *key)
     struct caller caller;
     caller_init(&caller, mix->cache, key, mixed_fetch, mix);
     switch (test_random() % 6) {
-    case 0:
-        caller.call.timeout_ms = ASIDE_NO_WAIT;
-        break;
-    case 1:
-        caller.call.cancel = mix->token;
-        break;
-    case 2:
-        caller.call.cancel = mix->fired;
-        break;
-    default:
-        break;
+    case 0: caller.call.timeout_ms = ASIDE_NO_WAIT; break;
+    case 1: caller.call.cancel = mix->token; break;
+    case 2: caller.call.cancel = mix->fired; break;
+    default: break;
     }
     aside_status status = caller_run(&caller);
     caller_drop(&caller);
     switch (caller.result.outcome) {
-    case ASIDE_OUTCOME_HIT:
-        atomic_fetch_add(&mix->hits, 1);
-        break;
-    case ASIDE_OUTCOME_FETCHED:
-        atomic_fetch_add(&mix->led, 1);
-        break;
-    case ASIDE_OUTCOME_JOINED:
-        atomic_fetch_add(&mix->joined, 1);
-        break;
-    default:
-        CHECK(status != ASIDE_OK);
-        atomic_fetch_add(&mix->refused, 1);
+    case ASIDE_OUTCOME_HIT: atomic_fetch_add(&mix->hits, 1); break;
+    case ASIDE_OUTCOME_FETCHED: atomic_fetch_add(&mix->led, 1); break;
+    case ASIDE_OUTCOME_JOINED: atomic_fetch_add(&mix->joined, 1); break;
+    default: CHECK(status != ASIDE_OK); atomic_fetch_add(&mix->refused, 1);
     }
 }
 
@@ -291,7 +271,7 @@ static void *mixed_work(void *arg)
 {
     struct mix *mix = arg;
     for (int i = 0; i < 1500; i++) {
-        char key[4], buffer[4];
+        char key[16], buffer[4];
         snprintf(key, sizeof key, "%d", (int)(test_random() % 8));
         atomic_fetch_add(&mix->lookups, 1);
         switch (test_random() % 8) {
@@ -304,8 +284,7 @@ static void *mixed_work(void *arg)
                                  : &mix->misses,
                              1);
             break;
-        default:
-            mixed_call(mix, key);
+        default: mixed_call(mix, key);
         }
         if (i % 4 == 0)
             aside_delete(mix->cache, key, strlen(key));

@@ -103,7 +103,8 @@ static void read_record(struct field *field, uint64_t key)
         aside_call call = {ASIDE_CALL, .fetch = fetch_record, .arg = field};
         aside_result result = ASIDE_RESULT_INIT;
         call.cancel = test_random() % 2 ? field->token : NULL;
-        CHECK_STATUS(aside_get_with_fetch(field->cache, &key, sizeof key, &call, &result), ASIDE_OK);
+        CHECK_STATUS(aside_get_with_fetch(field->cache, &key, sizeof key, &call, &result),
+                     ASIDE_OK);
         value = result.value;
     }
     }
@@ -186,29 +187,18 @@ static void *do_anything(void *arg)
     for (long i = 0; i < test_rounds(4000); i++) {
         uint64_t key = test_random() % COUNT_OF(field->version);
         switch (test_random() % 16) {
-        case 0:
-            aside_delete(field->cache, &key, sizeof key);
-            break;
-        case 1:
-            aside_expire(field->cache, &key, sizeof key);
-            break;
-        case 2:
-            aside_touch(field->cache, &key, sizeof key, ASIDE_FOREVER);
-            break;
-        case 3:
-            CHECK_STATUS(aside_reap(field->cache, 0, NULL), ASIDE_OK);
-            break;
+        case 0: aside_delete(field->cache, &key, sizeof key); break;
+        case 1: aside_expire(field->cache, &key, sizeof key); break;
+        case 2: aside_touch(field->cache, &key, sizeof key, ASIDE_FOREVER); break;
+        case 3: CHECK_STATUS(aside_reap(field->cache, 0, NULL), ASIDE_OK); break;
         case 4:
             if (test_random() % 16 == 0)
                 CHECK_STATUS(aside_clear(field->cache), ASIDE_OK);
             break;
         case 5:
         case 6:
-        case 7:
-            write_record(field, key);
-            break;
-        default:
-            read_record(field, key);
+        case 7: write_record(field, key); break;
+        default: read_record(field, key);
         }
     }
     return NULL;
@@ -251,7 +241,8 @@ static void *burst_main(void *arg)
 }
 
 /* All ask for the key as soon as the gate opens, in whatever way they like. */
-static void check_burst(aside_cache *cache, const char *key, struct source *source, const char *want)
+static void check_burst(aside_cache *cache, const char *key, struct source *source,
+                        const char *want)
 {
     aside_cancel *token = token_new();
     int before = source->fetches;

@@ -35,7 +35,8 @@ static aside_status ask_offloaded(aside_cache *cache, const char *key, aside_fet
     return caller.status;
 }
 
-static aside_status ask_inline(aside_cache *cache, const char *key, aside_fetch_fn *fetch, void *arg)
+static aside_status ask_inline(aside_cache *cache, const char *key, aside_fetch_fn *fetch,
+                               void *arg)
 {
     struct caller caller;
     caller_init(&caller, cache, key, fetch, arg);
@@ -90,7 +91,7 @@ TEST(there_are_never_more_workers_than_fetch_threads)
     aside_cancel *token = token_new();
     struct source source;
     static struct caller callers[KEYS];
-    static char keys[KEYS][8];
+    static char keys[KEYS][16];
     source_init(&source, "v", true);
     for (int i = 0; i < KEYS; i++) {
         snprintf(keys[i], sizeof keys[i], "%d", i);
@@ -175,7 +176,7 @@ TEST(with_a_start_hook_every_fetch_runs_on_a_worker_with_its_own_context)
     aside_cache *cache = open_with_pool(&pool, 3);
     struct source source;
     static struct caller callers[KEYS];
-    static char keys[KEYS][8];
+    static char keys[KEYS][16];
     source_init(&source, "v", true);
     for (int i = 0; i < KEYS; i++) { /* these callers can not leave */
         snprintf(keys[i], sizeof keys[i], "%d", i);

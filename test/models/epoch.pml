@@ -13,9 +13,10 @@
  * empty. A reader never loads what it has stored, so there is no forwarding. Writers and reclaimers store
  * by read-modify-write or under the lock, and need no buffer.
  *
- * Left out: machines weaker than that (there the releases and acquires of epoch.h say the same, see its
- * comment), the index's shape and growth, nested visits, entries that become named while ripe (nobody can reach
- * them), counters that wrap, and readers without a record, which take the lock.
+ * Left out: machines weaker than that (epoch.h says why its orders are enough there), the index's shape and
+ * growth, nested visits, a record that changes hands, counters that wrap, and readers without a record,
+ * which take the lock. One shard's lock hold makes at most one attempt to move the epoch on; the code makes
+ * two, which is this with the writer idle in between.
  *
  * Asserted: no freed entry is touched, nobody counts up from 0, nothing is freed twice, and at the end
  * every entry is freed, the reader's words are 0, and nobody hangs (no invalid end state).

@@ -323,8 +323,10 @@ inline group_join(c)
 #define all_left (may_stay(0) && may_stay(1))
 #elif N == 3
 #define all_left (may_stay(0) && may_stay(1) && may_stay(2))
-#else
+#elif N == 4
 #define all_left (may_stay(0) && may_stay(1) && may_stay(2) && may_stay(3))
+#else
+#error two to four callers, the writer counted
 #endif
 
 #if defined(FAULT_6)

@@ -64,7 +64,7 @@ static void leaving_judge(struct leaving *leaving)
 {
     WAIT_UNTIL(STAT(leaving->cache, flights_now) == 0);
     CHECK(leaving->fetches <= 1);
-    CHECK_INT(leaving_ready(leaving), leaving->fetches);
+    WAIT_UNTIL(leaving_ready(leaving) == leaving->fetches);
     leaving_forget(leaving);
 }
 

@@ -63,14 +63,9 @@ static aside_status closing_write(struct closing *closing, uint64_t key)
 {
     aside_status status;
     switch (test_random() % 4) {
-    case 0:
-        status = aside_delete(closing->cache, &key, sizeof key);
-        break;
-    case 1:
-        status = aside_reap(closing->cache, 4, NULL);
-        break;
-    default:
-        status = stamp_set(closing->cache, key, 1, test_random() % 2 ? 1 : 60000);
+    case 0: status = aside_delete(closing->cache, &key, sizeof key); break;
+    case 1: status = aside_reap(closing->cache, 4, NULL); break;
+    default: status = stamp_set(closing->cache, key, 1, test_random() % 2 ? 1 : 60000);
     }
     CHECK(status == ASIDE_OK || status == ASIDE_MISS || status == ASIDE_E_CLOSED ||
           status == ASIDE_E_BUSY);

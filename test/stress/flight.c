@@ -132,14 +132,9 @@ static void truth_change(struct truth *truth, uint64_t key)
         status = stamp_set(truth->cache, key, version, ASIDE_FOREVER);
     else
         switch (test_random() % 4) {
-        case 0:
-            status = aside_clear(truth->cache);
-            break;
-        case 1:
-            status = aside_expire(truth->cache, &key, sizeof key);
-            break;
-        default:
-            status = aside_delete(truth->cache, &key, sizeof key);
+        case 0: status = aside_clear(truth->cache); break;
+        case 1: status = aside_expire(truth->cache, &key, sizeof key); break;
+        default: status = aside_delete(truth->cache, &key, sizeof key);
         }
     CHECK(status == ASIDE_OK || (status == ASIDE_MISS && !truth->sets));
     raise_to(&truth->floor[key], version);
@@ -341,7 +336,8 @@ static void ageing_judge(struct ageing *ageing)
     uint64_t other = UINT64_MAX - ageing->key;
     aside_result result = ASIDE_RESULT_INIT;
     aside_call call = {ASIDE_CALL, .fetch = ageing_fetch, .arg = ageing, .timeout_ms = 1000000};
-    CHECK_STATUS(aside_get_with_fetch(ageing->cache, &other, sizeof other, &call, &result), ASIDE_OK);
+    CHECK_STATUS(aside_get_with_fetch(ageing->cache, &other, sizeof other, &call, &result),
+                 ASIDE_OK);
     aside_value_unref(result.value);
 }
 
@@ -380,8 +376,8 @@ struct pending {
     aside_cache *cache;
     uint64_t key;
     _Atomic bool begun;
-    _Atomic(aside_fetch *) handed[COMPLETERS];
-    bool completes[COMPLETERS]; /* or only gives its reference back */
+    _Atomic(aside_fetch *) handed; /* with a reference for each completer */
+    bool completes[COMPLETERS];    /* or only gives its reference back */
     bool closes;
     _Atomic int asked; /* askers that have their answer */
     int won[COMPLETERS];
@@ -395,7 +391,8 @@ static aside_status pending_fetch(aside_fetch *fetch, void *arg)
     if (atomic_exchange(&pending->begun, true))
         return ASIDE_E_SYSTEM;
     for (int i = 0; i < COMPLETERS; i++)
-        atomic_store(&pending->handed[i], aside_fetch_ref(fetch));
+        (void)aside_fetch_ref(fetch);
+    atomic_store(&pending->handed, fetch);
     dawdle(3);
     return ASIDE_PENDING;
 }
@@ -412,13 +409,13 @@ static void pending_ask(struct pending *pending, int which)
 }
 
 /* NULL if the cache was closed before the fetch could begin. */
-static aside_fetch *pending_take(struct pending *pending, int which)
+static aside_fetch *pending_take(struct pending *pending)
 {
     aside_fetch *fetch;
     int64_t give_up = test_now_ns() + INT64_C(20000000000);
-    while (!(fetch = atomic_load(&pending->handed[which]))) {
+    while (!(fetch = atomic_load(&pending->handed))) {
         if (pending->asked == 2 && STAT(pending->cache, flights_now) == 0)
-            return atomic_load(&pending->handed[which]);
+            return atomic_load(&pending->handed);
         CHECK(test_now_ns() < give_up);
         sched_yield();
     }
@@ -427,12 +424,13 @@ static aside_fetch *pending_take(struct pending *pending, int which)
 
 static void pending_end(struct pending *pending, int which)
 {
-    aside_fetch *fetch = pending_take(pending, which);
+    aside_fetch *fetch = pending_take(pending);
     if (!fetch)
         return;
     dawdle(4);
     if (pending->completes[which]) {
-        aside_status status = aside_fetch_complete(fetch, which == 0 ? ASIDE_NOT_FOUND : ASIDE_E_FETCH);
+        aside_status status =
+            aside_fetch_complete(fetch, which == 0 ? ASIDE_NOT_FOUND : ASIDE_E_FETCH);
         CHECK(status == ASIDE_OK || status == ASIDE_E_INVALID);
         pending->won[which] = status == ASIDE_OK;
         CHECK_STATUS(aside_fetch_complete(fetch, ASIDE_NOT_FOUND), ASIDE_E_INVALID);
@@ -466,7 +464,8 @@ static void pending_judge(const struct pending *pending)
         CHECK_INT(pending->won[0] + pending->won[1], wanted);
     for (int i = 0; i < 2; i++) {
         others += pending->answer[i] == ASIDE_E_SYSTEM;
-        if (pending->answer[i] != ASIDE_E_SYSTEM && !(pending->closes && pending->answer[i] == ASIDE_E_CLOSED))
+        if (pending->answer[i] != ASIDE_E_SYSTEM &&
+            !(pending->closes && pending->answer[i] == ASIDE_E_CLOSED))
             CHECK_STATUS(pending->answer[i], expected);
     }
     CHECK(others <= 1);
@@ -488,8 +487,8 @@ TEST(pending_completion_races)
         pending.begun = false;
         pending.closes = round % 2;
         pending.asked = 0;
+        pending.handed = NULL;
         for (int i = 0; i < COMPLETERS; i++) {
-            pending.handed[i] = NULL;
             pending.won[i] = 0;
             pending.completes[i] = test_random() % 4 != 0;
         }

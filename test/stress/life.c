@@ -32,25 +32,18 @@ static void counting_ask(struct counting *counting, uint64_t key)
     aside_result result = ASIDE_RESULT_INIT;
     aside_call call = {ASIDE_CALL, .fetch = counting_fetch, .arg = counting};
     switch (test_random() % 4) {
-    case 0:
-        call.timeout_ms = 1;
-        break;
-    case 1:
-        call.cancel = counting->token;
-        break;
-    case 2:
-        call.timeout_ms = ASIDE_NO_WAIT;
-        break;
-    default:
-        break;
+    case 0: call.timeout_ms = 1; break;
+    case 1: call.cancel = counting->token; break;
+    case 2: call.timeout_ms = ASIDE_NO_WAIT; break;
+    default: break;
     }
     aside_status status = aside_get_with_fetch(counting->cache, &key, sizeof key, &call, &result);
-    bool attached = result.outcome == ASIDE_OUTCOME_FETCHED || result.outcome == ASIDE_OUTCOME_JOINED;
+    bool attached =
+        result.outcome == ASIDE_OUTCOME_FETCHED || result.outcome == ASIDE_OUTCOME_JOINED;
     atomic_fetch_add(&tally->hits, result.outcome == ASIDE_OUTCOME_HIT);
     atomic_fetch_add(&tally->led, result.outcome == ASIDE_OUTCOME_FETCHED);
     atomic_fetch_add(&tally->joined, result.outcome == ASIDE_OUTCOME_JOINED);
-    atomic_fetch_add(&tally->misses, status == ASIDE_MISS);
-    atomic_fetch_add(&tally->refused, result.outcome == ASIDE_OUTCOME_NONE && status != ASIDE_MISS);
+    atomic_fetch_add(&tally->refused, result.outcome == ASIDE_OUTCOME_NONE);
     atomic_fetch_add(&tally->cancelled, attached && status == ASIDE_E_CANCELLED);
     atomic_fetch_add(&tally->timeouts, attached && status == ASIDE_E_TIMEOUT);
     atomic_fetch_add(&tally->shared, result.shared != 0);
@@ -61,9 +54,9 @@ static void counting_look(struct counting *counting, uint64_t key)
 {
     char small[8];
     aside_value *value = NULL;
-    aside_status status = test_random() % 2
-                              ? aside_get(counting->cache, &key, sizeof key, &value)
-                              : aside_copy(counting->cache, &key, sizeof key, small, sizeof small, NULL);
+    aside_status status = test_random() % 2 ? aside_get(counting->cache, &key, sizeof key, &value)
+                                            : aside_copy(counting->cache, &key, sizeof key, small,
+                                                         sizeof small, NULL);
     aside_value_unref(value);
     CHECK(status == ASIDE_OK || status == ASIDE_E_BUFFER || status == ASIDE_MISS);
     atomic_fetch_add(status == ASIDE_MISS ? &counting->tally.misses : &counting->tally.hits, 1);
@@ -74,20 +67,19 @@ static void counting_write(struct counting *counting, uint64_t key)
     struct tally *tally = &counting->tally;
     switch (test_random() % 6) {
     case 0:
-        atomic_fetch_add(&tally->deletes, aside_delete(counting->cache, &key, sizeof key) == ASIDE_OK);
+        atomic_fetch_add(&tally->deletes,
+                         aside_delete(counting->cache, &key, sizeof key) == ASIDE_OK);
         break;
     case 1:
-        atomic_fetch_add(&tally->expires, aside_expire(counting->cache, &key, sizeof key) == ASIDE_OK);
+        atomic_fetch_add(&tally->expires,
+                         aside_expire(counting->cache, &key, sizeof key) == ASIDE_OK);
         break;
     case 2:
         atomic_fetch_add(&tally->touches,
                          aside_touch(counting->cache, &key, sizeof key, 60000) == ASIDE_OK);
         break;
-    case 3:
-        atomic_fetch_add(&tally->clears, aside_clear(counting->cache) == ASIDE_OK);
-        break;
-    default:
-        atomic_fetch_add(&tally->sets, stamp_set(counting->cache, key, 1, 60000) == ASIDE_OK);
+    case 3: atomic_fetch_add(&tally->clears, aside_clear(counting->cache) == ASIDE_OK); break;
+    default: atomic_fetch_add(&tally->sets, stamp_set(counting->cache, key, 1, 60000) == ASIDE_OK);
     }
 }
 
@@ -123,7 +115,9 @@ static void counting_work(void *scenario, int self)
 static void counting_judge(struct counting *counting)
 {
     const struct tally *tally = &counting->tally;
-    WAIT_UNTIL(STAT(counting->cache, flights_now) == 0);
+    /* A fetch that everybody has left ends when it ends. */
+    WAIT_UNTIL(STAT(counting->cache, flights_now) == 0 &&
+               STAT(counting->cache, fetches) == STAT(counting->cache, misses_led));
     aside_stats stats = test_stats(counting->cache);
     CHECK_INT(stats.hits, tally->hits);
     CHECK_INT(stats.misses, tally->misses);
@@ -190,7 +184,8 @@ static aside_value *wrapped_new(struct wrapping *wrapping)
     int id = atomic_fetch_add(&wrapping->made, 1);
     aside_value *value = NULL;
     CHECK(id < WRAPS_MOST);
-    CHECK_STATUS(aside_value_wrap(&wrapping->freed[id], 64, wrapped_free, wrapping, &value), ASIDE_OK);
+    CHECK_STATUS(aside_value_wrap(&wrapping->freed[id], 64, wrapped_free, wrapping, &value),
+                 ASIDE_OK);
     return value;
 }
 
@@ -234,23 +229,15 @@ static void wrapping_work(void *scenario, int self)
         aside_call call = {ASIDE_CALL, .fetch = wrapping_fetch, .arg = wrapping,
                            .timeout_ms = test_random() % 4 == 0 ? 60000 : 0};
         switch ((self + test_random() % 2 * 4 + (uint64_t)i) % 8) {
-        case 0:
-            wrapping_store(wrapping, key);
-            break;
-        case 1:
-            (void)aside_delete(cache, &key, sizeof key);
-            break;
-        case 2:
-            check_read(aside_visit(cache, &key, sizeof key, wrapped_visit, NULL));
-            break;
+        case 0: wrapping_store(wrapping, key); break;
+        case 1: (void)aside_delete(cache, &key, sizeof key); break;
+        case 2: check_read(aside_visit(cache, &key, sizeof key, wrapped_visit, NULL)); break;
         case 3:
             if (aside_get(cache, &key, sizeof key, &value) == ASIDE_OK)
                 wrapped_visit(aside_value_data(value), aside_value_size(value), NULL);
             aside_value_unref(value);
             break;
-        case 4:
-            CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
-            break;
+        case 4: CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK); break;
         case 5:
             if (test_random() % 8 == 0)
                 CHECK_STATUS(aside_clear(cache), ASIDE_OK);
@@ -339,7 +326,8 @@ static void *exiting_guest(void *arg)
             check_read(aside_visit(exiting->cache, &key, sizeof key, exiting_visit, &key));
             continue;
         }
-        aside_status status = aside_get_with_fetch(exiting->cache, &key, sizeof key, &call, &result);
+        aside_status status =
+            aside_get_with_fetch(exiting->cache, &key, sizeof key, &call, &result);
         CHECK(status == ASIDE_OK || status == ASIDE_E_ABANDONED);
         if (status == ASIDE_OK)
             (void)stamp_of_value(result.value, key);
@@ -352,15 +340,13 @@ static void exiting_work(void *scenario, int self)
 {
     struct exiting *exiting = scenario;
     if (self < 2) {
-        for (int i = 0; i < 2; i++) {
-            pthread_t one = thread_start(exiting_guest, exiting);
-            pthread_t other = thread_start(exiting_guest, exiting);
-            thread_join(one);
-            thread_join(other);
-        }
+        pthread_t one = thread_start(exiting_guest, exiting);
+        pthread_t other = thread_start(exiting_guest, exiting);
+        thread_join(one);
+        thread_join(other);
         return;
     }
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < 12; i++) {
         uint64_t key = test_random() % VISITED_KEYS;
         uint64_t version = atomic_fetch_add(&exiting->version, 1) + 1;
         aside_status status = i % 4 == 3 ? aside_delete(exiting->cache, &key, sizeof key)
@@ -384,7 +370,8 @@ TEST_LIMIT(thread_exit_races, 120)
         pool_round(&pool);
         WAIT_UNTIL(STAT(exiting.cache, flights_now) == 0);
         aside_stats stats = test_stats(exiting.cache);
-        CHECK_INT(stats.hits + stats.misses + stats.misses_led + stats.misses_joined + stats.refused,
+        CHECK_INT(stats.hits + stats.misses + stats.misses_led + stats.misses_joined +
+                      stats.refused,
                   exiting.lookups);
         CHECK(stats.workers_now <= 2);
         for (int i = 0; i < 4; i++)
@@ -413,24 +400,15 @@ static void reaping_write(struct reaping *reaping, uint64_t key)
     uint64_t version = atomic_fetch_add(&reaping->version[key], 1) + 1;
     aside_status status;
     switch (test_random() % 16) {
-    case 0:
-        status = aside_delete(reaping->cache, &key, sizeof key);
-        break;
-    case 1:
-        status = aside_expire(reaping->cache, &key, sizeof key);
-        break;
-    case 2:
-        status = aside_clear(reaping->cache);
-        break;
+    case 0: status = aside_delete(reaping->cache, &key, sizeof key); break;
+    case 1: status = aside_expire(reaping->cache, &key, sizeof key); break;
+    case 2: status = aside_clear(reaping->cache); break;
     case 3:
     case 4:
         (void)aside_touch(reaping->cache, &key, sizeof key, (int64_t)(test_random() % 4));
         return;
-    case 5:
-        CHECK_STATUS(aside_reap(reaping->cache, 8, NULL), ASIDE_OK);
-        return;
-    default:
-        status = stamp_set(reaping->cache, key, version, (int64_t)(test_random() % 4));
+    case 5: CHECK_STATUS(aside_reap(reaping->cache, 8, NULL), ASIDE_OK); return;
+    default: status = stamp_set(reaping->cache, key, version, (int64_t)(test_random() % 4));
     }
     CHECK(status == ASIDE_OK || status == ASIDE_MISS || status == ASIDE_E_BUSY);
     if (status != ASIDE_E_BUSY)
@@ -474,7 +452,8 @@ TEST(reaper_races)
     pool_open(&pool, 4, reaping_work, &reaping);
     for (long round = 0; round < test_rounds(ROUNDS); round++) {
         pool_round(&pool);
-        if (round % 50 == 49) /* all of it has a time that ends: the reaper alone empties the cache */
+        if (round % 50 ==
+            49) /* all of it has a time that ends: the reaper alone empties the cache */
             WAIT_UNTIL(aside_count(reaping.cache) == 0);
     }
     pool_close(&pool);
@@ -529,6 +508,40 @@ TEST(flights_stay_within_their_bound)
         bounded.key = (uint64_t)round;
         pool_round(&pool);
         CHECK_INT(STAT(bounded.cache, flights_now), 0);
+    }
+    pool_close(&pool);
+    cache_end(bounded.cache);
+    ground_end(&ground);
+}
+
+/* ---- entries_stay_within_their_bound ------------------------------------------------------------- */
+
+#define MOST_ENTRIES 8
+
+static void filling_work(void *scenario, int self)
+{
+    struct bounded *bounded = scenario;
+    for (uint64_t i = 0; i < 6; i++) {
+        uint64_t key = (bounded->key * 8 + (uint64_t)self) * 8 + i;
+        aside_status status = stamp_set(bounded->cache, key, 1, ASIDE_FOREVER);
+        CHECK(status == ASIDE_OK || status == ASIDE_E_BUSY);
+        CHECK(aside_count(bounded->cache) <= MOST_ENTRIES);
+    }
+}
+
+TEST(entries_stay_within_their_bound)
+{
+    struct ground ground;
+    struct pool pool;
+    static struct bounded bounded;
+    aside_options options = ground_begin(&ground);
+    options.max_entries = MOST_ENTRIES;
+    bounded.cache = cache_open(&options);
+    pool_open(&pool, 4, filling_work, &bounded);
+    for (long round = 0; round < test_rounds(ROUNDS); round++) {
+        bounded.key = (uint64_t)round;
+        pool_round(&pool);
+        CHECK(STAT(bounded.cache, entries) > 0);
     }
     pool_close(&pool);
     cache_end(bounded.cache);

@@ -52,7 +52,8 @@ static inline void *pool_main(void *its_member)
     }
 }
 
-static inline void pool_open(struct pool *pool, int count, void (*work)(void *, int), void *scenario)
+static inline void pool_open(struct pool *pool, int count, void (*work)(void *, int),
+                             void *scenario)
 {
     memset(pool, 0, sizeof *pool);
     pool->work = work;
@@ -101,7 +102,8 @@ static inline void *nothing_to_do(void *arg)
 static inline aside_options ground_begin(struct ground *ground)
 {
     aside_options options = ASIDE_OPTIONS_INIT;
-    thread_join(thread_start(nothing_to_do, NULL)); /* a sanitizer may start a thread of its own then */
+    thread_join(
+        thread_start(nothing_to_do, NULL)); /* a sanitizer may start a thread of its own then */
     test_yield();
     ground->threads = process_threads();
     options.alloc = ledger_init(&ground->ledger);
@@ -148,7 +150,8 @@ static inline uint64_t stamp_mix(uint64_t z)
 
 static inline size_t stamp_size(uint64_t key, uint64_t version)
 {
-    return sizeof(struct stamp) + stamp_mix(key * 31 + version) % (STAMP_MOST - sizeof(struct stamp));
+    return sizeof(struct stamp) +
+           stamp_mix(key * 31 + version) % (STAMP_MOST - sizeof(struct stamp));
 }
 
 static inline uint64_t stamp_sum(uint64_t key, uint64_t version, uint64_t size)
@@ -187,7 +190,8 @@ static inline uint64_t stamp_of_value(const aside_value *value, uint64_t key)
     return stamp_read(aside_value_data(value), aside_value_size(value), key);
 }
 
-static inline aside_status stamp_set(aside_cache *cache, uint64_t key, uint64_t version, int64_t ttl_ms)
+static inline aside_status stamp_set(aside_cache *cache, uint64_t key, uint64_t version,
+                                     int64_t ttl_ms)
 {
     unsigned char bytes[STAMP_MOST];
     size_t size = stamp_write(bytes, key, version);

@@ -1,0 +1,381 @@
+/*
+ * entry.c -- store/entry: layout, what an entry is charged for, its times, and handles of both forms
+ * in every order of ending (O1, O2, O4, B3).
+ */
+#include "rooms.h"
+
+static struct ground ground;
+
+static struct entry *make(const char *key, const char *text)
+{
+    struct entry *entry = entry_new(ground.home, key, strlen(key), strlen(text));
+    CHECK(entry != NULL);
+    memcpy(entry->bytes + entry_value_offset(entry), text, strlen(text));
+    return entry;
+}
+
+static aside_value *lone(const char *text)
+{
+    aside_value *value = NULL;
+    CHECK_STATUS(aside_value_copy(text, strlen(text), &value), ASIDE_OK);
+    return value;
+}
+
+/* ---- layout -------------------------------------------------------------------------------------- */
+
+TEST(an_entry_is_56_bytes_and_its_value_aligned)
+{
+    CHECK_INT(sizeof(struct entry), 56);
+    CHECK_INT(offsetof(struct entry, bytes), 56);
+    ground_init(&ground, 0, 0);
+    for (size_t key_len = 0; key_len <= 40; key_len++) {
+        char key[40];
+        memset(key, 'k', sizeof key);
+        struct entry *entry = entry_new(ground.home, key, key_len, 5);
+        const char *data = entry_data(entry);
+        CHECK_INT((uintptr_t)data % 8, 0);
+        CHECK(data >= (char *)entry->bytes + key_len && data < (char *)entry->bytes + key_len + 8);
+        CHECK_INT(entry->head.refs, 1);
+        CHECK_INT(entry_size(entry), 5);
+        CHECK(entry_has_key(entry, key, key_len));
+        entry_discard(entry);
+    }
+    ground_fini(&ground);
+}
+
+TEST(keys_are_equal_by_length_and_bytes_only)
+{
+    unsigned char one[40], other[40];
+    ground_init(&ground, 0, 0);
+    for (long round = test_rounds(3000); round > 0; round--) {
+        size_t length = random_below(sizeof one);
+        for (size_t i = 0; i < sizeof one; i++)
+            one[i] = other[i] = (unsigned char)test_random();
+        struct entry *entry = entry_new(ground.home, one, length, 0);
+        CHECK(entry_has_key(entry, other, length));
+        CHECK(!entry_has_key(entry, other, length + 1));
+        CHECK(length == 0 || !entry_has_key(entry, other, length - 1));
+        if (length) {
+            other[random_below(length)] ^= (unsigned char)(1 << random_below(8));
+            CHECK(!entry_has_key(entry, other, length));
+        }
+        entry_discard(entry);
+    }
+    struct entry *empty = entry_new(ground.home, NULL, 0, 0);
+    CHECK(entry_has_key(empty, NULL, 0));
+    entry_discard(empty);
+    ground_fini(&ground);
+}
+
+TEST(lengths_are_checked_before_any_arithmetic)
+{
+    ground_init(&ground, 0, 0);
+    CHECK(entry_new(ground.home, "k", 1, (size_t)ENTRY_MAX_VALUE + 1) == NULL);
+    CHECK(entry_new(ground.home, "k", 1, SIZE_MAX) == NULL);
+    CHECK(entry_new(ground.home, "k", 1, SIZE_MAX - 60) == NULL);
+    static const char key[ASIDE_MAX_KEY];
+    struct entry *longest = entry_new(ground.home, key, ASIDE_MAX_KEY, 3);
+    CHECK_INT(longest->head.key_len, ASIDE_MAX_KEY);
+    CHECK_INT(entry_value_offset(longest), ASIDE_MAX_KEY + 1);
+    entry_discard(longest);
+    ground.ledger.fail_at = 1;
+    CHECK(entry_new(ground.home, "k", 1, 1) == NULL);
+    ground_fini(&ground);
+}
+
+/* ---- charge -------------------------------------------------------------------------------------- */
+
+TEST(the_charge_is_what_was_foretold_and_covers_the_block)
+{
+    static const size_t sizes[] = {0, 1, 7, 8, 100, 4096, 100000};
+    ground_init(&ground, 0, 0);
+    int64_t before = ground.ledger.live_bytes;
+    for (size_t key_len = 0; key_len < 30; key_len++) {
+        for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+            size_t charge = 0;
+            CHECK(entry_charge_of(key_len, sizes[i], &charge));
+            struct entry *entry = entry_make(ground.home, "abcdefghijklmnopqrstuvwxyz0123456789", key_len, sizes[i], 1, 2);
+            CHECK_INT(entry_charge(entry), charge);
+            int64_t block = ground.ledger.live_bytes - before;
+            CHECK((int64_t)charge >= block && (int64_t)charge < block + 32);
+            entry_discard(entry);
+        }
+    }
+    ground_fini(&ground);
+}
+
+TEST(a_charge_that_overflows_is_no_charge)
+{
+    size_t charge;
+    CHECK(!entry_charge_of(0, SIZE_MAX, &charge));
+    CHECK(!entry_charge_of(ASIDE_MAX_KEY, SIZE_MAX - 1000, &charge));
+    for (size_t short_of = 0; short_of < 300; short_of++)
+        if (entry_charge_of(8, SIZE_MAX - short_of, &charge))
+            CHECK(charge >= SIZE_MAX - short_of);
+    CHECK(entry_charge_of(8, SIZE_MAX / 2, &charge) && charge > SIZE_MAX / 2);
+}
+
+TEST(a_wrapped_size_is_any_number_and_never_charged_for_less)
+{
+    int object;
+    ground_init(&ground, 0, 0);
+    for (size_t short_of = 0; short_of < 400; short_of++) {
+        aside_value *value = NULL;
+        CHECK_STATUS(aside_value_wrap(&object, SIZE_MAX - short_of, NULL, NULL, &value), ASIDE_OK);
+        struct entry *entry = entry_new_wrapping(ground.home, "k", 1, value);
+        CHECK(entry_charge(entry) >= SIZE_MAX - short_of);
+        CHECK(entry_size(entry) == SIZE_MAX - short_of);
+        CHECK(entry_data(entry) == &object);
+        CHECK(short_of > 0 || entry_charge(entry) == SIZE_MAX);
+        entry_discard(entry);
+        aside_value_unref(value);
+    }
+    ground_fini(&ground);
+}
+
+/* ---- times --------------------------------------------------------------------------------------- */
+
+static int64_t age_after(int64_t born_ns, int64_t later_ns)
+{
+    struct entry *entry = entry_make(ground.home, "k", 1, 0, born_ns, CLOCK_NEVER);
+    int64_t age = entry_age_ms(entry, born_ns + later_ns);
+    entry_discard(entry);
+    return age;
+}
+
+TEST(the_age_is_counted_in_milliseconds_from_birth)
+{
+    const int64_t ms = 1000000, born = 5000000000;
+    ground_init(&ground, 0, 0);
+    CHECK_INT(age_after(born, 0), 0);
+    CHECK_INT(age_after(born, ms - 1), 0);
+    CHECK_INT(age_after(born, ms), 1);
+    CHECK_INT(age_after(born, 3600000 * ms), 3600000);
+    CHECK_INT(age_after(born, -ms), 0); /* a coarse clock may be behind */
+    ground_fini(&ground);
+}
+
+/* A clock of the user's may count from 1970: 40 bits of milliseconds are not enough for that. */
+TEST(the_age_is_right_whatever_the_clock_counts_from)
+{
+    const int64_t ms = 1000000, since_1970 = INT64_C(1800000000000000000);
+    ground_init(&ground, 0, 0);
+    CHECK_INT(age_after(since_1970, 0), 0);
+    CHECK_INT(age_after(since_1970, 1234 * ms), 1234);
+    CHECK_INT(age_after((INT64_C(1) << 40) * ms - ms, 2 * ms), 2);
+    ground_fini(&ground);
+}
+
+TEST(a_fetch_s_duration_saturates_and_leaves_the_birth_alone)
+{
+    CHECK_INT(entry_birth(7000000, 50000), UINT64_C(7) << 24 | 5);
+    CHECK_INT(entry_birth(7000000, CLOCK_NEVER), UINT64_C(7) << 24 | 0xffffff);
+    CHECK_INT(entry_birth(7000000, 0), UINT64_C(7) << 24);
+}
+
+TEST(fresh_until_is_exclusive)
+{
+    ground_init(&ground, 0, 0);
+    struct entry *entry = entry_make(ground.home, "k", 1, 0, 10, 20);
+    CHECK(entry_fresh(entry, 19));
+    CHECK(!entry_fresh(entry, 20));
+    CHECK(!entry_fresh(entry, 21));
+    entry_discard(entry);
+    ground_fini(&ground);
+}
+
+/* ---- handles of what is inside ------------------------------------------------------------------- */
+
+TEST(a_handle_of_bytes_inside_is_the_entry_and_outlives_the_drop)
+{
+    ground_init(&ground, 0, 0);
+    struct entry *entry = make("key", "text");
+    size_t charge = entry_charge(entry);
+    aside_value *one = entry_handle(entry), *other = entry_handle(entry);
+    CHECK(one == &entry->head && other == one);
+    entry_drop(entry);
+    CHECK_INT(ground.home->pinned_bytes, charge);
+    CHECK(value_is(one, "text"));
+    aside_value_unref(one);
+    CHECK(value_is(other, "text"));
+    CHECK_INT(ground.home->pinned_bytes, charge);
+    aside_value_unref(other);
+    CHECK_INT(ground.home->pinned_bytes, 0);
+    ground_fini(&ground);
+}
+
+TEST(handles_given_back_before_the_drop_pin_nothing)
+{
+    ground_init(&ground, 0, 0);
+    struct entry *entry = make("key", "text");
+    aside_value_unref(entry_handle(entry));
+    CHECK_INT(entry->head.refs, 1);
+    entry_drop(entry);
+    CHECK_INT(ground.home->pinned_bytes, 0);
+    ground_fini(&ground);
+}
+
+TEST(what_was_never_in_an_index_can_be_pinned)
+{
+    ground_init(&ground, 0, 0);
+    struct entry *entry = make("key", "text");
+    entry_pin(entry);
+    CHECK_INT(ground.home->pinned_bytes, entry_charge(entry));
+    CHECK(aside_value_ref(&entry->head) == &entry->head);
+    aside_value_unref(&entry->head);
+    CHECK(value_is(&entry->head, "text"));
+    aside_value_unref(&entry->head);
+    ground_fini(&ground);
+}
+
+/* ---- handles of what is wrapped ------------------------------------------------------------------ */
+
+static struct tally tally;
+
+TEST(a_handle_of_a_wrapped_value_is_that_value)
+{
+    ground_init(&ground, 0, 0);
+    aside_value *value = tally_value(&tally, 77);
+    struct entry *entry = entry_new_wrapping(ground.home, "key", 3, value);
+    CHECK(entry_wraps(entry) && entry_wrapped(entry) == value);
+    CHECK_INT(value->refs, 2);
+    aside_value *handle = entry_handle(entry);
+    CHECK(handle == value);
+    CHECK_INT(value->refs, 3);
+    CHECK_INT(entry->head.refs, 1); /* the entry itself is not kept */
+    aside_value_unref(value);
+    entry_drop(entry);
+    CHECK_INT(ground.home->pinned_bytes, 0);
+    CHECK_INT(tally.freed, 0);
+    CHECK(aside_value_data(handle) == &tally.slot[0]);
+    CHECK_INT(aside_value_size(handle), 77);
+    aside_value_unref(handle);
+    CHECK_INT(tally.freed, 1);
+    ground_fini(&ground);
+}
+
+TEST(a_wrapped_value_ends_once_with_the_entry_that_was_last)
+{
+    ground_init(&ground, 0, 0);
+    aside_value *value = tally_value(&tally, 1);
+    struct entry *a = entry_new_wrapping(ground.home, "a", 1, value);
+    struct entry *b = entry_new_wrapping(ground.home, "b", 1, value);
+    aside_value_unref(value);
+    entry_discard(a);
+    CHECK_INT(tally.freed, 0);
+    entry_drop(b);
+    CHECK_INT(tally.freed, 1);
+    ground_fini(&ground);
+}
+
+TEST(no_memory_for_a_wrapper_takes_no_reference)
+{
+    ground_init(&ground, 0, 0);
+    aside_value *value = tally_value(&tally, 1);
+    ground.ledger.fail_at = 1;
+    CHECK(entry_new_wrapping(ground.home, "a", 1, value) == NULL);
+    CHECK_INT(value->refs, 1);
+    aside_value_unref(value);
+    CHECK_INT(tally.freed, 1);
+    ground_fini(&ground);
+}
+
+TEST(a_handle_of_another_cache_s_entry_can_be_wrapped)
+{
+    static struct ground elsewhere;
+    ground_init(&ground, 0, 0);
+    ground_init(&elsewhere, 0, 0);
+    struct entry *inner = entry_make(elsewhere.home, "key", 3, 9, 1, 2);
+    aside_value *handle = entry_handle(inner);
+    struct entry *outer = entry_new_wrapping(ground.home, "other key", 9, handle);
+    entry_drop(inner); /* from now on kept by handles */
+    aside_value_unref(handle);
+    CHECK_INT(elsewhere.home->pinned_bytes, entry_charge(inner));
+    CHECK_INT(entry_size(outer), 9);
+    CHECK(memcmp(entry_data(outer), "vvvvvvvvv", 9) == 0);
+    struct entry *again = entry_new_wrapping(ground.home, "third", 5, entry_wrapped(outer));
+    entry_drop(outer);
+    aside_value *last = entry_handle(again);
+    entry_drop(again);
+    ground_fini(&ground); /* the home of the wrappers goes first */
+    CHECK(value_is(last, "vvvvvvvvv"));
+    aside_value_unref(last);
+    ground_fini(&elsewhere);
+}
+
+/* ---- values that stand alone --------------------------------------------------------------------- */
+
+TEST(lone_values_check_their_arguments)
+{
+    aside_value *value = NULL;
+    int object;
+    CHECK_STATUS(aside_value_copy(NULL, 1, &value), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_value_copy("x", 1, NULL), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_value_wrap(NULL, 1, NULL, NULL, &value), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_value_wrap(&object, 1, NULL, NULL, NULL), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_value_copy("x", SIZE_MAX, &value), ASIDE_E_NOMEM);
+    CHECK_STATUS(aside_value_copy("x", SIZE_MAX - sizeof(struct lone_value), &value), ASIDE_E_NOMEM);
+    CHECK(value == NULL);
+    process_fail_alloc(1, false);
+    CHECK_STATUS(aside_value_copy("x", 1, &value), ASIDE_E_NOMEM);
+    process_fail_alloc(1, false);
+    CHECK_STATUS(aside_value_wrap(&object, 1, tally_free, &tally, &value), ASIDE_E_NOMEM);
+    CHECK_INT(tally.freed, 0);
+}
+
+TEST(lone_values_are_immutable_copies)
+{
+    char text[] = "text";
+    aside_value *value = NULL, *empty = NULL;
+    CHECK_STATUS(aside_value_copy(text, 4, &value), ASIDE_OK);
+    text[0] = 'n';
+    CHECK(value_is(value, "text"));
+    CHECK_INT((uintptr_t)aside_value_data(value) % 8, 0);
+    CHECK_STATUS(aside_value_copy(NULL, 0, &empty), ASIDE_OK);
+    CHECK_INT(aside_value_size(empty), 0);
+    CHECK(aside_value_ref(value) == value);
+    aside_value_unref(value);
+    CHECK(value_is(value, "text"));
+    aside_value_unref(value);
+    aside_value_unref(empty);
+    CHECK(aside_value_ref(NULL) == NULL && aside_value_data(NULL) == NULL);
+    CHECK_INT(aside_value_size(NULL), 0);
+    aside_value_unref(NULL);
+    aside_value_unref(lone("x"));
+}
+
+/* ---- counting by many ---------------------------------------------------------------------------- */
+
+static struct entry *shared;
+
+static void *handle_main(void *arg)
+{
+    aside_value *own = arg;
+    for (long i = test_rounds(2000); i > 0; i--) {
+        aside_value *more = aside_value_ref(own);
+        CHECK(value_is(more, "shared"));
+        aside_value_unref(own);
+        own = more;
+    }
+    aside_value_unref(own);
+    return NULL;
+}
+
+TEST(handles_and_the_drop_race_and_one_of_them_frees)
+{
+    pthread_t threads[4];
+    ground_init(&ground, 0, 0);
+    perturb(test_seed() | 1);
+    for (int round = 0; round < 5; round++) {
+        shared = make("key", "shared");
+        for (size_t i = 0; i < COUNT_OF(threads); i++)
+            threads[i] = thread_start(handle_main, entry_handle(shared));
+        entry_drop(shared);
+        for (size_t i = 0; i < COUNT_OF(threads); i++)
+            thread_join(threads[i]);
+        CHECK_INT(ground.home->pinned_bytes, 0);
+        CHECK_INT(ground.ledger.live_blocks, 1);
+    }
+    perturb(0);
+    ground_fini(&ground);
+}

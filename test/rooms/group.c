@@ -1,0 +1,495 @@
+/*
+ * group.c -- flight/group: each transition of a flight, and which flight the next caller meets (F1, F3,
+ * F8, W1).
+ */
+#include "flights.h"
+
+static aside_status never(aside_fetch *fetch, void *arg)
+{
+    (void)fetch;
+    (void)arg;
+    return ASIDE_E_INVALID;
+}
+
+static struct flight *lead(const char *text)
+{
+    const aside_call call = {ASIDE_CALL, .fetch = never};
+    return lead_call(text, &call);
+}
+
+static struct flight *lead_stopping(const char *text)
+{
+    const aside_call call = {ASIDE_CALL, .fetch = never, .stop_when_abandoned = 1};
+    return lead_call(text, &call);
+}
+
+static bool leave(struct flight *flight)
+{
+    lock_take(&lock);
+    bool left = group_leave(flight);
+    lock_release(&lock);
+    return left;
+}
+
+static void fence(const char *text)
+{
+    struct flight_key key = key_of(text);
+    lock_take(&lock);
+    group_fence(&group, &key);
+    lock_release(&lock);
+}
+
+static bool supersede(struct flight *flight)
+{
+    lock_take(&lock);
+    bool superseded = group_supersede(flight);
+    lock_release(&lock);
+    return superseded;
+}
+
+/* The leader's reference and the fetch's. */
+static void unref_both(struct flight *flight)
+{
+    flight_unref(flight);
+    flight_unref(flight);
+}
+
+/* ---- making -------------------------------------------------------------------------------------- */
+
+TEST(a_flight_keeps_key_and_argument_of_its_own)
+{
+    char key[] = "key", arg[] = "argument";
+    begin();
+    aside_call call = {ASIDE_CALL, .fetch = never, .arg = arg, .arg_size = sizeof arg, .ttl_ms = 5};
+    struct flight *flight = make_for(key, &call);
+    memset(key, 'x', 3);
+    memset(arg, 'x', 3);
+    CHECK(flight->key_len == 3 && memcmp(flight->key, "key", 3) == 0);
+    CHECK(strcmp(flight->arg, "argument") == 0);
+    CHECK_INT((uintptr_t)flight->arg % 16, 0);
+    CHECK_INT(flight->answer.ttl_ms, 5);
+    CHECK_INT(flight->waiters, 1);
+    CHECK_INT(flight->deadline_ns, STARTED + AGE_MS * INT64_C(1000000));
+    flight_discard(flight);
+    CHECK_INT(released, 0); /* nobody has seen it */
+    end();
+}
+
+TEST(a_size_that_cannot_be_said_makes_no_flight)
+{
+    char arg[8] = "";
+    begin();
+    aside_call call = {ASIDE_CALL, .fetch = never, .arg = arg, .arg_size = SIZE_MAX};
+    CHECK_INT(flight_size(3, &call), 0);
+    CHECK(make_for("key", &call) == NULL);
+    call.arg_size = SIZE_MAX - sizeof(struct flight);
+    CHECK_INT(flight_size(3, &call), 0);
+    call.arg_size = 0;
+    CHECK(flight_size(ASIDE_MAX_KEY, &call) >= sizeof(struct flight) + ASIDE_MAX_KEY);
+    ground.ledger.fail_at = 1;
+    CHECK(make_for("key", &call) == NULL);
+    end();
+}
+
+static _Atomic int retained, given_back;
+
+static void retain(void *arg)
+{
+    (void)arg;
+    retained++;
+}
+
+static void give_back(void *arg)
+{
+    (void)arg;
+    given_back++;
+}
+
+TEST(an_argument_is_retained_once_and_released_with_the_flight)
+{
+    begin();
+    aside_call call = {ASIDE_CALL, .fetch = never, .arg_retain = retain, .arg_release = give_back};
+    struct flight *unseen = make_for("key", &call);
+    flight_discard(unseen);
+    CHECK_INT(retained, given_back);
+    struct flight *flight = lead_call("key", &call);
+    flight_keep_argument(flight, &call);
+    int before = retained;
+    settle(flight, ASIDE_NOT_FOUND);
+    flight_unref(flight);
+    CHECK_INT(given_back, before - 1);
+    flight_unref(flight);
+    CHECK_INT(given_back, before);
+    end();
+}
+
+/* ---- leading and joining ------------------------------------------------------------------------- */
+
+TEST(who_comes_while_a_flight_is_current_joins_it)
+{
+    begin();
+    CHECK(join("key") == NULL);
+    struct flight *flight = lead("key");
+    CHECK(join("other") == NULL);
+    CHECK(join("ke") == NULL);
+    CHECK(join("") == NULL);
+    for (uint32_t i = 2; i < 6; i++) {
+        CHECK(join("key") == flight);
+        CHECK_INT(flight->waiters, i);
+        CHECK_INT(flight->refs, i + 1);
+    }
+    settle(flight, ASIDE_NOT_FOUND);
+    CHECK(join("key") == NULL);
+    CHECK_INT(released, 0);
+    size_t charge = flight->charge;
+    for (int i = 0; i < 6; i++)
+        flight_unref(flight);
+    CHECK_INT(released, 1);
+    CHECK_INT(released_bytes, charge);
+    end();
+}
+
+TEST(the_empty_key_has_flights_as_well)
+{
+    begin();
+    struct flight *flight = lead("");
+    CHECK(join("") == flight);
+    CHECK(join("x") == NULL);
+    flight_unref(flight);
+    settle(flight, ASIDE_NOT_FOUND);
+    unref_both(flight);
+    end();
+}
+
+TEST(a_flight_that_has_its_most_waiters_is_full)
+{
+    begin();
+    struct flight *flight = lead("key"), *old = NULL;
+    bool full = false;
+    CHECK(join_at("key", STARTED, 2, &full, &old) == flight);
+    CHECK(!full);
+    CHECK(join_at("key", STARTED, 2, &full, &old) == NULL);
+    CHECK(full && old == NULL);
+    CHECK_INT(flight->waiters, 2);
+    CHECK(leave(flight));
+    CHECK(join_at("key", STARTED, 2, &full, &old) == flight);
+    CHECK(!full);
+    settle(flight, ASIDE_NOT_FOUND);
+    flight_unref(flight);
+    flight_unref(flight);
+    unref_both(flight);
+    end();
+}
+
+TEST(no_memory_leads_no_flight)
+{
+    begin();
+    const aside_call call = {ASIDE_CALL, .fetch = never};
+    for (int nth = 1; nth <= 3; nth++) {
+        struct flight *flight = make_for("key", &call);
+        ground.ledger.fail_at = nth;
+        lock_take(&lock);
+        CHECK(!group_lead(&group, flight));
+        lock_release(&lock);
+        ground.ledger.fail_at = 0;
+        CHECK(group.flights == NULL);
+        flight_discard(flight);
+        CHECK(join("key") == NULL);
+    }
+    CHECK_INT(released, 0);
+    end();
+}
+
+/* ---- settling ------------------------------------------------------------------------------------ */
+
+TEST(the_first_verdict_stays)
+{
+    begin();
+    struct flight *flight = lead("key");
+    CHECK(!flight_is_settled(flight));
+    CHECK(settle(flight, ASIDE_NOT_FOUND));
+    CHECK(flight_is_settled(flight));
+    CHECK(!settle(flight, ASIDE_E_CLOSED));
+    CHECK(!supersede(flight));
+    CHECK_STATUS(flight->verdict, ASIDE_NOT_FOUND);
+    unref_both(flight);
+    end();
+}
+
+TEST(shared_is_whether_two_were_attached_at_that_moment)
+{
+    begin();
+    struct flight *alone = lead("a"), *left = lead("b"), *both = lead("c"), *nobody = lead("d");
+    CHECK(join("b") == left && join("c") == both);
+    CHECK(leave(left));
+    CHECK(leave(nobody));
+    settle(alone, ASIDE_OK);
+    settle(left, ASIDE_OK);
+    settle(both, ASIDE_OK);
+    settle(nobody, ASIDE_OK);
+    CHECK(!alone->shared && !left->shared && both->shared && !nobody->shared);
+    flight_unref(left);
+    flight_unref(both);
+    unref_both(alone);
+    unref_both(left);
+    unref_both(both);
+    unref_both(nobody);
+    end();
+}
+
+TEST(who_leaves_too_late_has_the_verdict)
+{
+    begin();
+    struct flight *flight = lead("key");
+    CHECK(join("key") == flight);
+    CHECK(leave(flight));
+    settle(flight, ASIDE_NOT_FOUND);
+    CHECK(!leave(flight));
+    CHECK_INT(flight->waiters, 1);
+    flight_unref(flight);
+    unref_both(flight);
+    end();
+}
+
+TEST(flights_leave_the_list_in_any_order)
+{
+    struct flight *flights[20];
+    char key[8];
+    begin();
+    for (int round = 0; round < 50; round++) {
+        for (int i = 0; i < 20; i++) {
+            snprintf(key, sizeof key, "%d", i);
+            flights[i] = lead(key);
+        }
+        for (int left = 20; left > 0; left--) {
+            size_t i = random_below((size_t)left);
+            settle(flights[i], ASIDE_NOT_FOUND);
+            unref_both(flights[i]);
+            flights[i] = flights[left - 1];
+            int listed = 0;
+            for (struct flight *f = group.flights; f; f = f->next)
+                listed++;
+            CHECK_INT(listed, left - 1);
+        }
+    }
+    end();
+}
+
+/* ---- fences -------------------------------------------------------------------------------------- */
+
+TEST(a_fence_detaches_and_forbids_to_store)
+{
+    begin();
+    struct flight *flight = lead("key"), *other = lead("other");
+    CHECK(group_may_store(flight));
+    fence("key");
+    fence("key");
+    fence("nothing");
+    CHECK(!group_may_store(flight));
+    CHECK(group_may_store(other));
+    CHECK(!flight_is_settled(flight)); /* who joined before still gets its result */
+    CHECK(join("key") == NULL);
+    CHECK(settle(flight, ASIDE_OK));
+    settle(other, ASIDE_OK);
+    unref_both(flight);
+    unref_both(other);
+    end();
+}
+
+TEST(a_flight_that_was_detached_does_not_remove_a_newer_one)
+{
+    begin();
+    struct flight *old = lead("key");
+    fence("key");
+    struct flight *newer = lead("key");
+    CHECK(join("key") == newer);
+    flight_unref(newer);
+    CHECK(settle(old, ASIDE_OK));
+    unref_both(old);
+    CHECK(join("key") == newer);
+    CHECK(group_may_store(newer));
+    fence("key");
+    struct flight *newest = lead("key");
+    CHECK(supersede(newer));
+    CHECK(join("key") == newest);
+    settle(newest, ASIDE_OK);
+    flight_unref(newest);
+    flight_unref(newer);
+    unref_both(newer);
+    unref_both(newest);
+    end();
+}
+
+TEST(a_write_of_all_keys_fences_every_flight)
+{
+    struct flight *flights[10];
+    char key[8];
+    begin();
+    for (int i = 0; i < 10; i++) {
+        snprintf(key, sizeof key, "%d", i);
+        flights[i] = lead(key);
+    }
+    lock_take(&lock);
+    group_fence_all(&group);
+    lock_release(&lock);
+    struct flight *after = lead("after");
+    CHECK(group_may_store(after));
+    for (int i = 0; i < 10; i++) {
+        CHECK(!group_may_store(flights[i]));
+        snprintf(key, sizeof key, "%d", i);
+        if (i % 2) { /* met by a newcomer, who leads another one, or never met again */
+            CHECK(join(key) == NULL);
+            struct flight *newer = lead(key);
+            CHECK(group_may_store(newer));
+            CHECK(settle(flights[i], ASIDE_OK));
+            CHECK(join(key) == newer);
+            settle(newer, ASIDE_OK);
+            flight_unref(newer);
+            unref_both(newer);
+        } else {
+            CHECK(settle(flights[i], ASIDE_OK));
+        }
+        unref_both(flights[i]);
+    }
+    settle(after, ASIDE_OK);
+    unref_both(after);
+    end();
+}
+
+/* ---- age ----------------------------------------------------------------------------------------- */
+
+TEST(a_newcomer_supersedes_a_flight_at_its_age_and_not_before)
+{
+    begin();
+    struct flight *flight = lead("key"), *old = NULL;
+    bool full = false;
+    CHECK(join_at("key", flight->deadline_ns - 1, 0, &full, &old) == flight);
+    CHECK(old == NULL);
+    flight_unref(flight);
+    CHECK(join_at("key", flight->deadline_ns, 0, &full, &old) == NULL);
+    CHECK(old == flight && !full);
+    CHECK(flight_is_settled(flight));
+    CHECK_STATUS(flight->verdict, ASIDE_E_FETCH_TIMEOUT);
+    CHECK(!group_may_store(flight));
+    flight_unref(old);
+    struct flight *newer = lead("key");
+    CHECK(!settle(flight, ASIDE_OK)); /* the old fetch comes to its end */
+    CHECK(join("key") == newer);
+    flight_unref(newer);
+    settle(newer, ASIDE_OK);
+    unref_both(newer);
+    unref_both(flight);
+    end();
+}
+
+TEST(without_an_age_a_flight_never_grows_too_old)
+{
+    static const aside_clock clock;
+    const aside_call call = {ASIDE_CALL, .fetch = never};
+    begin();
+    struct flight_options options = {&owner, &group, executor, ground.home, &clock, STARTED, 0};
+    struct flight_key key = key_of("key");
+    struct flight *flight = flight_new(&options, &key, &call), *old = NULL;
+    bool full = false;
+    lock_take(&lock);
+    CHECK(group_lead(&group, flight));
+    lock_release(&lock);
+    CHECK(join_at("key", CLOCK_NEVER - 1, 0, &full, &old) == flight);
+    CHECK(old == NULL);
+    flight_unref(flight);
+    settle(flight, ASIDE_OK);
+    unref_both(flight);
+    end();
+}
+
+static bool begin_on_worker(struct flight *flight)
+{
+    lock_take(&lock);
+    bool begun = group_begin_on_worker(flight);
+    lock_release(&lock);
+    return begun;
+}
+
+static void end_on_worker(struct flight *flight)
+{
+    lock_take(&lock);
+    group_end_on_worker(flight);
+    lock_release(&lock);
+}
+
+TEST(a_superseded_fetch_on_a_worker_is_a_leftover_until_it_ends)
+{
+    begin(); /* two workers: one leftover is half of them */
+    struct flight *running = lead("a"), *queued = lead("b"), *quick = lead("c");
+    CHECK(begin_on_worker(running));
+    CHECK(begin_on_worker(quick));
+    CHECK(supersede(queued));
+    CHECK(!executor_is_clogged(executor)); /* it holds no worker */
+    CHECK(!begin_on_worker(queued));
+    settle(quick, ASIDE_OK);
+    end_on_worker(quick);
+    CHECK(!executor_is_clogged(executor));
+    CHECK(supersede(running));
+    CHECK(!supersede(running));
+    CHECK(executor_is_clogged(executor));
+    end_on_worker(running);
+    CHECK(!executor_is_clogged(executor));
+    unref_both(running);
+    unref_both(queued);
+    unref_both(quick);
+    end();
+}
+
+/* ---- stopping ------------------------------------------------------------------------------------ */
+
+TEST(only_the_last_to_leave_asks_the_fetch_to_stop)
+{
+    begin();
+    struct flight *flight = lead_stopping("key"), *other = lead("other");
+    CHECK(join("key") == flight);
+    CHECK(leave(flight));
+    CHECK_INT(flight->stop, STOP_NO);
+    CHECK(leave(flight));
+    CHECK_INT(flight->stop, STOP_ASKED);
+    CHECK(leave(other)); /* and only where the call wants it */
+    CHECK_INT(other->stop, STOP_NO);
+    flight_unref(flight);
+    settle(flight, ASIDE_OK);
+    settle(other, ASIDE_OK);
+    unref_both(flight);
+    unref_both(other);
+    end();
+}
+
+TEST(a_newcomer_revives_a_fetch_that_has_not_heard)
+{
+    begin();
+    struct flight *flight = lead_stopping("key");
+    CHECK(leave(flight));
+    CHECK(join("key") == flight);
+    CHECK_INT(flight->stop, STOP_NO);
+    CHECK_INT(flight->waiters, 1);
+    CHECK(group_may_store(flight));
+    settle(flight, ASIDE_OK);
+    flight_unref(flight);
+    unref_both(flight);
+    end();
+}
+
+TEST(a_newcomer_leads_anew_once_the_fetch_has_heard)
+{
+    begin();
+    struct flight *flight = lead_stopping("key");
+    CHECK(leave(flight));
+    flight->stop = STOP_HEARD;
+    CHECK(join("key") == NULL);
+    CHECK(!group_may_store(flight));
+    struct flight *newer = lead("key");
+    settle(flight, ASIDE_OK);
+    CHECK(join("key") == newer);
+    flight_unref(newer);
+    settle(newer, ASIDE_OK);
+    unref_both(flight);
+    unref_both(newer);
+    end();
+}
