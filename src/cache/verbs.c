@@ -153,6 +153,14 @@ static OUT_OF_LINE aside_status visit_locked(aside_cache *cache, const void *key
     return status;
 }
 
+/* All slots are in use: ends the read as visit_in_slot() does. */
+static OUT_OF_LINE void visit_nested(struct read read, aside_visit_fn *fn, void *ctx)
+{
+    aside_value *value = entry_handle(read.entry);
+    read_end(&read);
+    visit_counted(value, fn, ctx);
+}
+
 /* The slot keeps the entry, so the epoch can go on during the callback. */
 static HOT_INLINE void visit_in_slot(const struct read *read, aside_visit_fn *fn, void *ctx)
 {
@@ -180,13 +188,10 @@ aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len, as
         return plain_miss(cache, read, key, key_len);
     }
     read_hit(cache, &read);
-    if (likely(read.self->visits < THREAD_VISITS)) {
+    if (likely(read.self->visits < THREAD_VISITS))
         visit_in_slot(&read, fn, ctx);
-        return ASIDE_OK;
-    }
-    aside_value *value = entry_handle(read.entry);
-    read_end(&read);
-    visit_counted(value, fn, ctx);
+    else
+        visit_nested(read, fn, ctx);
     return ASIDE_OK;
 }
 

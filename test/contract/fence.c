@@ -272,7 +272,7 @@ static aside_status fetch_version(aside_fetch *fetch, void *arg)
 static void *write_versions(void *arg)
 {
     struct oracle *oracle = arg;
-    for (long i = 0; i < test_rounds(3000); i++) {
+    for (long i = 0; i < test_rounds(1500); i++) {
         uint64_t version = atomic_fetch_add(&oracle->version, 1) + 1;
         if (oracle->by_set)
             CHECK_STATUS(aside_set(oracle->cache, ASIDE_STR("k"), &version, sizeof version,

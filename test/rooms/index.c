@@ -414,6 +414,8 @@ TEST(an_array_without_memory_is_none)
     begin(0);
     ground.ledger.fail_at = 1;
     CHECK(index_array_new(&ground.mem, 8) == NULL);
+    CHECK(index_array_new(&ground.mem, SIZE_MAX / 64) == NULL);
+    CHECK(index_array_new(&ground.mem, SIZE_MAX) == NULL);
     CHECK_INT(ground.budget.bytes, 0);
     end();
 }
@@ -488,7 +490,14 @@ TEST(a_round_of_the_sweep_meets_every_entry_once)
     end();
 }
 
-TEST(and_also_in_the_middle_of_a_growth)
+/* A bucket that has not moved yet comes up twice in a round of the larger numbering. */
+static void check_met_once_or_twice(void)
+{
+    for (uint32_t i = 0; i < KEYS; i++)
+        CHECK(linked[i] ? met[i] == 1 || met[i] == 2 : met[i] == 0);
+}
+
+TEST(in_the_middle_of_a_growth_it_meets_every_entry_and_none_three_times)
 {
     begin(0);
     fill(500);
@@ -496,21 +505,20 @@ TEST(and_also_in_the_middle_of_a_growth)
     CHECK(grow());
     do {
         sweep_round(&at, buckets_now());
-        check_met_once();
+        check_met_once_or_twice();
     } while (!step());
     sweep_round(&at, buckets_now());
     check_met_once();
     end();
 }
 
-/* From the first bucket to the last: what a growth moves on the way is met before or after. */
 TEST(a_sweep_that_a_growth_overtakes_misses_nothing)
 {
     struct entry *entries[256];
     begin(0);
     fill(200);
     for (int growth = 0; growth < 3; growth++) {
-        size_t at = 0;
+        size_t at = random_below(1000000);
         memset(met, 0, sizeof met);
         CHECK(grow());
         for (size_t n = buckets_now(); n > 0; n--) {
@@ -518,8 +526,7 @@ TEST(a_sweep_that_a_growth_overtakes_misses_nothing)
             if (growing() && random_below(2))
                 (void)step();
         }
-        for (uint32_t i = 0; i < KEYS; i++)
-            CHECK(!linked[i] || met[i] >= 1);
+        check_met_once_or_twice();
         while (growing())
             (void)step();
     }
