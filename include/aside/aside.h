@@ -14,16 +14,20 @@
  *                starts with struct_size, so that it can grow at its end. Fields that an older
  *                struct_size lacks take their default. struct_size 0 is ASIDE_E_INVALID, and so is
  *                one that is larger than the library knows and has a non-zero byte past that.
- *   Threads      every function may be called from any thread at any time, unless it says otherwise.
+ *   Threads      every function may be called from any thread at any time, unless it says
+ * otherwise.
  *                A cache must not be used after the caller's last reference to it is gone.
  *   Callbacks    no lock of the library is held while user code runs, the allocator excepted (O3).
- *                User code may call the cache. It must not leave a callback by longjmp(). A fetch and
+ *                User code may call the cache. It must not leave a callback by longjmp(). A fetch
+ * and
  *                a visit may end their thread (pthread_exit, cancellation); other callbacks must
  *                return. Deferred cancellation is disabled inside the library and restored round
  *                fetches and visits; asynchronous cancellation is not supported.
- *   Arguments    a NULL object, a NULL result pointer, a key longer than ASIDE_MAX_KEY or a negative
+ *   Arguments    a NULL object, a NULL result pointer, a key longer than ASIDE_MAX_KEY or a
+ * negative
  *                duration that is not one of the named constants is ASIDE_E_INVALID; nothing has
- *                happened then. Where a function says "bad arguments", this is meant.
+ *                happened then, but that a result that can be written says NULL or 0. Where a
+ *                function says "bad arguments", this is meant.
  *
  * Codes such as F1, W2 or O1 cite the promises in docs/GUARANTEES.md.
  *
@@ -81,7 +85,8 @@ extern "C" {
 /* A string literal as (pointer, length). */
 #define ASIDE_STR(literal) ("" literal), (sizeof(literal) - 1)
 
-/* ---- statuses ------------------------------------------------------------------------------------ */
+/* ---- statuses
+ * ------------------------------------------------------------------------------------ */
 
 /* X(name, number, text): the source of the enum, aside_status_name() and aside_strerror(). */
 #define ASIDE_STATUS_MAP(X)                                                                        \
@@ -112,15 +117,17 @@ typedef enum aside_status {
 #undef ASIDE_STATUS_ENUM
 } aside_status;
 
-/* ---- objects ------------------------------------------------------------------------------------- */
+/* ---- objects
+ * ------------------------------------------------------------------------------------- */
 
 typedef struct aside_cache aside_cache;   /* the cache; counted: aside_ref, aside_unref */
 typedef struct aside_value aside_value;   /* immutable bytes; counted: aside_value_ref, _unref */
-typedef struct aside_cancel aside_cancel; /* a cancellation token; counted: aside_cancel_ref, _unref */
+typedef struct aside_cancel aside_cancel; /* a token; counted: aside_cancel_ref, _unref */
 typedef struct aside_fetch aside_fetch;   /* a fetch under way; counted: aside_fetch_ref, _unref */
 typedef struct aside_job aside_job;       /* a fetch that a user's executor is to run or to drop */
 
-/* ---- options ------------------------------------------------------------------------------------- */
+/* ---- options
+ * ------------------------------------------------------------------------------------- */
 
 /*
  * Allocator of one cache: all four members or none (all zero: the C library's). malloc, realloc and
@@ -176,15 +183,18 @@ typedef struct aside_options {
     int64_t reaper_interval_ms; /* between two runs of the reaper; default 300000, five minutes */
     int64_t default_ttl_ms;     /* for callers that name none; default ASIDE_FOREVER */
     int64_t max_flight_age_ms;  /* a flight older than this is superseded (F8); default 30000 */
-    int64_t close_wait_ms;      /* how long aside_close() waits for running fetches; default 5000 */
-    size_t max_bytes;           /* bytes reachable through the index (B1); 0: no bound; default 64 MiB */
-    size_t max_entries;         /* entries; 0: no bound; default 0 */
-    size_t max_flights;         /* fetches under way or queued; 0: no bound; default 65536 */
-    size_t max_waiters;         /* callers that join one flight, its leader not counted; 0: no bound; default 65536 */
-    size_t max_queued;          /* fetches that wait for a worker; 0: no bound; default 4096 */
-    size_t fetch_threads;       /* most workers; 0: none, whoever may leave gets ASIDE_E_BUSY; default 8 */
-    size_t thread_stack_bytes;  /* stack of a worker and of the reaper; 0: the system's; default 1 MiB */
-    const uint8_t *hash_seed;   /* 16 bytes, copied; NULL: from the system's random source */
+    int64_t close_wait_ms; /* aside_close() waits that long for running fetches; default 5000 */
+    /* 0: no bound */
+    size_t max_bytes;   /* reachable through the index (B1); default 64 MiB */
+    size_t max_entries; /* default 0 */
+    size_t max_flights; /* fetches under way or queued; default 65536 */
+    size_t max_waiters; /* callers that join one flight, its leader not counted; default 65536 */
+    size_t max_queued;  /* fetches that wait for a worker; default 4096 */
+    /* 0: none, and whoever may leave gets ASIDE_E_BUSY */
+    size_t fetch_threads; /* most workers; default 8 */
+    /* 0: the system's */
+    size_t thread_stack_bytes; /* of a worker and of the reaper; default 1 MiB */
+    const uint8_t *hash_seed;  /* 16 bytes, copied; NULL: from the system's random source */
     aside_alloc alloc;
     aside_clock clock;
     aside_worker worker;
@@ -201,25 +211,27 @@ typedef struct aside_options {
         }                                                                                          \
     }
 
-/* ---- life ---------------------------------------------------------------------------------------- */
+/* ---- life
+ * ---------------------------------------------------------------------------------------- */
 
 /*
  * Opens a cache. *cache is set on success only; the caller owns one reference.
  *   options  NULL: the defaults. Not kept: what must be kept is copied.
- * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, an incomplete allocator, a clock that returns
- * 0 or less; ASIDE_E_NOMEM; ASIDE_E_THREAD if the reaper cannot be started; ASIDE_E_SYSTEM if
- * getrandom(2) fails. Blocking: no. Threads: starts the reaper if the interval asks for one (P2, P3);
- * all signals are blocked in it. With a reaper, aside_close() is owed.
+ * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, an incomplete allocator, a clock that
+ * returns 0 or less; ASIDE_E_NOMEM; ASIDE_E_THREAD if the reaper cannot be started; ASIDE_E_SYSTEM
+ * if getrandom(2) fails. Blocking: no. Threads: starts the reaper if the interval asks for one
+ * (P2, P3); all signals are blocked in it. With a reaper, aside_close() is owed.
  */
-ASIDE_API aside_status aside_open(aside_cache **cache, const aside_options *options) ASIDE_MUST_CHECK;
+ASIDE_API aside_status aside_open(aside_cache **cache,
+                                  const aside_options *options) ASIDE_MUST_CHECK;
 
 /*
  * Closes a cache: callers that wait return ASIDE_E_CLOSED, later calls return ASIDE_E_CLOSED, the
- * reaper is stopped and joined exactly once, running fetches are waited for up to close_wait_ms, and
- * every entry is dropped (P1). What still runs then keeps what it needs alive. Handles stay valid.
- * Idempotent and safe from many threads: all but the first wait until the first has finished. From
- * inside a callback of the same cache it does not wait for that callback, nor for another closer.
- * Returns ASIDE_OK, also the second time; ASIDE_E_INVALID for NULL.
+ * reaper is stopped and joined exactly once, running fetches are waited for up to close_wait_ms,
+ * and every entry is dropped (P1). What still runs then keeps what it needs alive. Handles stay
+ * valid. Idempotent and safe from many threads: all but the first wait until the first has
+ * finished. From inside a callback of the same cache it does not wait for that callback, nor for
+ * another closer. Returns ASIDE_OK, also the second time; ASIDE_E_INVALID for NULL.
  * Blocking: yes, as said. Callbacks: destructors of values, worker.stop.
  */
 ASIDE_API aside_status aside_close(aside_cache *cache);
@@ -233,53 +245,57 @@ ASIDE_API aside_cache *aside_ref(aside_cache *cache);
  */
 ASIDE_API void aside_unref(aside_cache *cache);
 
-/* ---- plain verbs --------------------------------------------------------------------------------- */
+/* ---- plain verbs
+ * --------------------------------------------------------------------------------- */
 
 /*
  * A handle to the fresh value of a key, to be given back with aside_value_unref(). *value is NULL
- * unless ASIDE_OK is returned. The handle's bytes stay as they are whatever happens to the cache (O1).
- * Returns ASIDE_OK, ASIDE_MISS, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments.
- * Blocking: no lock on a hit; a miss may try one, never waits for it (a thread whose record could not
- * be allocated, or that is in its last destructors, takes the shard's lock instead).
- * A handle costs a counter on the entry: on a key that all cores read, prefer aside_copy or aside_visit.
+ * unless ASIDE_OK is returned. The handle's bytes stay as they are whatever happens to the cache
+ * (O1). Returns ASIDE_OK, ASIDE_MISS, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments.
+ * Blocking: no lock on a hit; a miss may try one, never waits for it (a thread whose record could
+ * not be allocated, or that is in its last destructors, takes the shard's lock instead).
+ * A handle costs a counter on the entry: on a key that all cores read, prefer aside_copy or
+ * aside_visit.
  */
 ASIDE_API aside_status aside_get(aside_cache *cache, const void *key, size_t key_len,
                                  aside_value **value) ASIDE_MUST_CHECK;
 
 /*
- * Copies the fresh value of a key into a buffer of capacity bytes. *size (may be NULL) is the value's
- * size, also where ASIDE_E_BUFFER is returned because that is more than capacity; nothing is copied
- * then. buffer may be NULL where capacity is 0.
+ * Copies the fresh value of a key into a buffer of capacity bytes. *size (may be NULL) is the
+ * value's size, also where ASIDE_E_BUFFER is returned because that is more than capacity; nothing
+ * is copied then. buffer may be NULL where capacity is 0.
  * Returns ASIDE_OK, ASIDE_MISS, ASIDE_E_BUFFER, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments.
  * Blocking: as aside_get. A hit writes nothing that threads share.
  */
 ASIDE_API aside_status aside_copy(aside_cache *cache, const void *key, size_t key_len, void *buffer,
                                   size_t capacity, size_t *size) ASIDE_MUST_CHECK;
 
-/* Called with a value's bytes, valid and unchanged until it returns. data is 8-byte aligned unless wrapped. */
+/* Called with a value's bytes, valid and unchanged until it returns. data is 8-byte aligned unless
+ * wrapped. */
 typedef void aside_visit_fn(const void *data, size_t size, void *ctx);
 
 /*
- * Reads the fresh value of a key in place: no handle, no copy. fn runs on this thread before the call
- * returns, for as long as it likes: it pins this one entry. It may call the cache and may visit again.
- * Returns ASIDE_OK if fn was called, ASIDE_MISS, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments.
- * Blocking: as aside_get, and as fn does. A hit writes nothing that threads share.
+ * Reads the fresh value of a key in place: no handle, no copy. fn runs on this thread before the
+ * call returns, for as long as it likes: it pins this one entry. It may call the cache and may
+ * visit again. Returns ASIDE_OK if fn was called, ASIDE_MISS, ASIDE_E_CLOSED, ASIDE_E_INVALID for
+ * bad arguments. Blocking: as aside_get, and as fn does. A hit writes nothing that threads share.
  */
 ASIDE_API aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len,
                                    aside_visit_fn *fn, void *ctx) ASIDE_MUST_CHECK;
 
 /*
- * Stores a copy of size bytes (at most 4 GiB - 1) for ttl_ms milliseconds from now; replaces what was
- * there, its ttl included. A fetch of the key that is under way is fenced: its result is not stored
- * (W1). data may be NULL where size is 0, and may lie inside the very entry that is overwritten if a
- * handle or a visit keeps it. ttl 0 stores nothing and drops what was there (W3).
+ * Stores a copy of size bytes (at most 4 GiB - 1) for ttl_ms milliseconds from now; replaces what
+ * was there, its ttl included. A fetch of the key that is under way is fenced: its result is not
+ * stored (W1). data may be NULL where size is 0, and may lie inside the very entry that is
+ * overwritten if a handle or a visit keeps it. ttl 0 stores nothing and drops what was there (W3).
  * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments; ASIDE_E_NOMEM; ASIDE_E_TOO_LARGE if it can
- * never fit (what was there stays); ASIDE_E_BUSY if memory could not be reclaimed in time;
- * ASIDE_E_CLOSED. Whatever the error, nothing is lost and nothing is stored.
+ * never fit (what was there stays); ASIDE_E_BUSY if room could not be made in time, or if what
+ * waits for the grace period, an eighth of max_bytes at most, could not be freed because a reader
+ * stands still; ASIDE_E_CLOSED. Whatever the error, nothing is lost and nothing is stored.
  * Blocking: on the shard's lock, for a bounded time (B4). Callbacks: destructors of other values.
  */
-ASIDE_API aside_status aside_set(aside_cache *cache, const void *key, size_t key_len, const void *data,
-                                 size_t size, int64_t ttl_ms) ASIDE_MUST_CHECK;
+ASIDE_API aside_status aside_set(aside_cache *cache, const void *key, size_t key_len,
+                                 const void *data, size_t size, int64_t ttl_ms) ASIDE_MUST_CHECK;
 
 /*
  * As aside_set, for a value that exists: the cache takes a reference of its own, the caller keeps
@@ -292,8 +308,8 @@ ASIDE_API aside_status aside_set_value(aside_cache *cache, const void *key, size
  * As aside_set if no fresh entry is there, else ASIDE_EXISTS and nothing happens. With ttl 0:
  * ASIDE_EXISTS or ASIDE_OK likewise, nothing is stored. Only a store fences.
  */
-ASIDE_API aside_status aside_add(aside_cache *cache, const void *key, size_t key_len, const void *data,
-                                 size_t size, int64_t ttl_ms) ASIDE_MUST_CHECK;
+ASIDE_API aside_status aside_add(aside_cache *cache, const void *key, size_t key_len,
+                                 const void *data, size_t size, int64_t ttl_ms) ASIDE_MUST_CHECK;
 
 /*
  * Drops a key. A caller that enters after the return never sees an older value; a fetch of the key
@@ -304,8 +320,8 @@ ASIDE_API aside_status aside_add(aside_cache *cache, const void *key, size_t key
 ASIDE_API aside_status aside_delete(aside_cache *cache, const void *key, size_t key_len);
 
 /*
- * Ends a key's freshness now: the next caller misses. Fences as aside_delete does. The entry's memory
- * is given back by the reaper, a later write or eviction.
+ * Ends a key's freshness now: the next caller misses. Fences as aside_delete does. The entry's
+ * memory is given back by the reaper, a later write or eviction.
  * Returns ASIDE_OK if a fresh entry was expired, else ASIDE_MISS; ASIDE_E_CLOSED, ASIDE_E_INVALID.
  */
 ASIDE_API aside_status aside_expire(aside_cache *cache, const void *key, size_t key_len);
@@ -314,7 +330,8 @@ ASIDE_API aside_status aside_expire(aside_cache *cache, const void *key, size_t 
  * Gives a fresh entry a new ttl that runs from now. Not a write: it fences nothing. ttl 0 drops it.
  * Returns ASIDE_OK, ASIDE_MISS if no fresh entry is there, ASIDE_E_CLOSED, ASIDE_E_INVALID.
  */
-ASIDE_API aside_status aside_touch(aside_cache *cache, const void *key, size_t key_len, int64_t ttl_ms);
+ASIDE_API aside_status aside_touch(aside_cache *cache, const void *key, size_t key_len,
+                                   int64_t ttl_ms);
 
 /*
  * Drops every key and fences every fetch under way. No lock is held longer for a fuller cache: each
@@ -327,24 +344,26 @@ ASIDE_API aside_status aside_clear(aside_cache *cache);
 /* Entries that the index holds, expired ones included that nobody has removed yet; 0 for NULL. */
 ASIDE_API size_t aside_count(const aside_cache *cache);
 
-/* ---- get_with_fetch ------------------------------------------------------------------------------ */
+/* ---- get_with_fetch
+ * ------------------------------------------------------------------------------ */
 
 /*
  * A fetch asks the source of truth for aside_fetch_key(fetch). It says what it found by one of
  *   return aside_fetch_copy(fetch, data, size);     a value: the bytes are copied
  *   aside_fetch_buffer(fetch, size, &to), fill to, return ASIDE_OK;     written in place
- *   return aside_fetch_give(fetch, value);          a value that exists; takes the caller's reference
+ *   return aside_fetch_give(fetch, value);          a value that exists; takes the caller's
+ * reference
  *   return aside_fetch_not_found(fetch);            there is no such thing
  *   return aside_fetch_fail(fetch, code);           the source failed; code reaches every caller
  *   return ASIDE_PENDING;                           aside_fetch_complete() comes later
  * Any other negative status reaches the callers as it is; ASIDE_OK without a value, and any other
  * positive status, reaches them as ASIDE_E_INVALID.
  *
- * It runs on the leader's thread or on a worker (aside_call says which). It sees no caller's deadline
- * and no caller's token (C1). It may call the cache, also for its own key: aside_get_with_fetch of
- * that is ASIDE_E_DEADLOCK, plain verbs work, and a write fences this very fetch (F9). Nothing but
- * max_flight_age_ms bounds how long callers wait for it, and nothing stops it: a fetch that may hang
- * needs a timeout of its own.
+ * It runs on the leader's thread or on a worker (aside_call says which). It sees no caller's
+ * deadline and no caller's token (C1). It may call the cache, also for its own key:
+ * aside_get_with_fetch of that is ASIDE_E_DEADLOCK, plain verbs work, and a write fences this very
+ * fetch (F9). Nothing but max_flight_age_ms bounds how long callers wait for it, and nothing stops
+ * it: a fetch that may hang needs a timeout of its own.
  */
 typedef aside_status aside_fetch_fn(aside_fetch *fetch, void *arg);
 
@@ -355,14 +374,15 @@ typedef aside_status aside_fetch_fn(aside_fetch *fetch, void *arg);
 typedef struct aside_call {
     size_t struct_size;
     aside_fetch_fn *fetch;
-    void *arg;                       /* handed to fetch */
-    size_t arg_size;                 /* not 0: that many bytes at arg are copied; fetch sees the copy */
-    void (*arg_retain)(void *arg);   /* called once before a flight keeps arg ... */
-    void (*arg_release)(void *arg);  /* ... and this once after it: both or neither, not with arg_size */
-    int64_t ttl_ms;                  /* of the value, from the store (W3) */
-    int64_t timeout_ms;              /* how long this caller waits */
-    aside_cancel *cancel;            /* this caller's token; NULL: none. Borrowed for the call. */
-    int stop_when_abandoned;         /* not 0: aside_fetch_stopping() says so once every caller has left */
+    void *arg;       /* handed to fetch */
+    size_t arg_size; /* not 0: that many bytes at arg are copied; fetch sees the copy */
+    void (*arg_retain)(void *arg); /* called once by who leads, before the fetch can run ... */
+    void (*arg_release)(
+        void *arg);          /* ... and this once after it: both or neither, not with arg_size */
+    int64_t ttl_ms;          /* of the value, from the store (W3) */
+    int64_t timeout_ms;      /* how long this caller waits */
+    aside_cancel *cancel;    /* this caller's token; NULL: none. Borrowed for the call. */
+    int stop_when_abandoned; /* not 0: aside_fetch_stopping() says so once every caller has left */
 } aside_call;
 
 #define ASIDE_CALL .struct_size = sizeof(aside_call)
@@ -382,13 +402,13 @@ typedef enum aside_outcome {
 /* What a call came to. Start from ASIDE_RESULT_INIT; every call fills all members anew. */
 typedef struct aside_result {
     size_t struct_size;
-    aside_value *value;    /* with ASIDE_OK: owned by the caller; else NULL */
+    aside_value *value; /* with ASIDE_OK: owned by the caller; else NULL */
     aside_outcome outcome;
-    int shared;            /* two or more callers were attached when the flight completed (F3) */
-    int fenced;            /* a write overtook the fetch, or it was superseded: not stored (W1) */
-    int fetch_error;       /* the code of aside_fetch_fail, or of worker.start; else 0 */
-    int64_t age_ms;        /* since the value was stored, or handed over */
-    int64_t ttl_left_ms;   /* of the stored entry; ASIDE_FOREVER; 0 where nothing was stored */
+    int shared;          /* two or more callers were attached when the flight completed (F3) */
+    int fenced;          /* a write overtook the fetch, or it was superseded: not stored (W1) */
+    int fetch_error;     /* the code of aside_fetch_fail, or of worker.start; else 0 */
+    int64_t age_ms;      /* since the value was stored, or handed over */
+    int64_t ttl_left_ms; /* of the stored entry; ASIDE_FOREVER; 0 where nothing was stored */
 } aside_result;
 
 #define ASIDE_RESULT_INIT                                                                          \
@@ -398,46 +418,52 @@ typedef struct aside_result {
 
 /*
  * The value of a key: from the cache, or by a fetch that all callers who miss together share (F1).
- * The first to miss leads: his call's fetch, arg and ttl count (F5). Whoever joins waits for the same
- * result. Who runs the fetch:
+ * The first to miss leads: his call's fetch, arg and ttl count (F5). Whoever joins waits for the
+ * same result. Who runs the fetch:
  *   - with worker.start: a worker, always
- *   - else a leader with neither token nor deadline: his own thread, no hand-over. An argument on his
+ *   - else a leader with neither token nor deadline: his own thread, no hand-over. An argument on
+ * his
  *     stack is safe there
  *   - else a worker (or submit): the leader may leave while the fetch runs on, so arg must outlive
  *     him: arg_size, or arg_retain with arg_release, or storage that lives for ever (C7)
  *   - a thread inside a fetch that waits for another fetch in the queue runs that one itself
- * A token that has fired, or ASIDE_NO_WAIT: a hit is served, else nothing is started or joined (C2).
+ * A token that has fired, or ASIDE_NO_WAIT: a hit is served, else nothing is started or joined
+ * (C2).
  *
  * Returns
  *   ASIDE_OK               result->value is set and owned by the caller
  *   ASIDE_MISS             timeout_ms was ASIDE_NO_WAIT and there was no hit
  *   ASIDE_NOT_FOUND        the fetch said so
- *   ASIDE_E_FETCH          the fetch failed; result->fetch_error is its code. Nothing was stored (F4)
+ *   ASIDE_E_FETCH          the fetch failed; result->fetch_error is its code. Nothing was stored
+ * (F4)
  *   any negative status that the fetch itself returned
  *   ASIDE_E_ABANDONED      the fetch ended without an answer (F7)
  *   ASIDE_E_FETCH_TIMEOUT  the flight was older than max_flight_age_ms (F8)
  *   ASIDE_E_CANCELLED, ASIDE_E_TIMEOUT   this caller left; the fetch runs on (C1)
  *   ASIDE_E_BUSY           max_flights, max_waiters, max_queued, max_bytes (of flights), no worker
- *   ASIDE_E_DEADLOCK       this thread is running the fetch of this key (F9)
+ *   ASIDE_E_DEADLOCK       this thread is running the fetch of this key (F9). A ring over several
+ *                          threads is not noticed; max_flight_age_ms ends it
  *   ASIDE_E_WORKER         worker.start failed; result->fetch_error is its status
  *   ASIDE_E_NOMEM, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments, fetch NULL, arg_size or hooks
  *                          that contradict each other
  * A value that could not be stored is handed over all the same (F10).
- * Blocking: a hit as aside_get; else until the flight completes, the token fires, the deadline or the
- * flight's age passes, or the cache is closed. Threads: may start a worker. Callbacks: fetch, arg_retain,
- * arg_release, destructors.
+ * Blocking: a hit as aside_get; else until the flight completes, the token fires, the deadline or
+ * the flight's age passes, or the cache is closed. Threads: may start a worker. Callbacks: fetch,
+ * arg_retain, arg_release, destructors.
  */
 ASIDE_API aside_status aside_get_with_fetch(aside_cache *cache, const void *key, size_t key_len,
                                             const aside_call *call,
                                             aside_result *result) ASIDE_MUST_CHECK;
 
-/* ---- inside a fetch ------------------------------------------------------------------------------
- * For the thread that runs the fetch, and after ASIDE_PENDING for the thread that completes it: one
- * thread at a time. None of them blocks or calls back. After completion they return ASIDE_E_INVALID.
- * When several results are noted, the last counts, and what an earlier one gave is released.
+/* ---- inside a fetch
+ * ------------------------------------------------------------------------------ For the thread
+ * that runs the fetch, and after ASIDE_PENDING for the thread that completes it: one thread at a
+ * time. None of them blocks or calls back. After completion they return ASIDE_E_INVALID. When
+ * several results are noted, the last counts, and what an earlier one gave is released.
  */
 
-/* The key, valid as long as the fetch is referenced. *key_len may not be NULL. NULL for a NULL fetch. */
+/* The key, valid as long as the fetch is referenced. *key_len may not be NULL. NULL for a NULL
+ * fetch. */
 ASIDE_API const void *aside_fetch_key(const aside_fetch *fetch, size_t *key_len);
 
 /* What worker.start made for the thread that runs this fetch; NULL without one. */
@@ -453,13 +479,15 @@ ASIDE_API aside_status aside_fetch_set_ttl(aside_fetch *fetch, int64_t ttl_ms);
 /* Room for a value of size bytes (at most 4 GiB - 1) in *to, 8-byte aligned, not initialised, the
  * fetch's own until completion: fill it, then return ASIDE_OK. Any other status discards it.
  * ASIDE_OK, ASIDE_E_NOMEM, ASIDE_E_TOO_LARGE, ASIDE_E_INVALID. */
-ASIDE_API aside_status aside_fetch_buffer(aside_fetch *fetch, size_t size, void **to) ASIDE_MUST_CHECK;
+ASIDE_API aside_status aside_fetch_buffer(aside_fetch *fetch, size_t size,
+                                          void **to) ASIDE_MUST_CHECK;
 
 /* The value is a copy of these bytes. Returns as aside_fetch_buffer. */
 ASIDE_API aside_status aside_fetch_copy(aside_fetch *fetch, const void *data,
                                         size_t size) ASIDE_MUST_CHECK;
 
-/* The value is this one. Takes the caller's reference, in every case but ASIDE_E_INVALID. ASIDE_OK. */
+/* The value is this one. Takes the caller's reference, in every case but ASIDE_E_INVALID.
+ * ASIDE_OK. */
 ASIDE_API aside_status aside_fetch_give(aside_fetch *fetch, aside_value *value) ASIDE_MUST_CHECK;
 
 /* There is no such thing: returns ASIDE_NOT_FOUND, for the fetch to return. */
@@ -477,24 +505,29 @@ ASIDE_API aside_status aside_fetch_fail(aside_fetch *fetch, int code) ASIDE_MUST
  */
 ASIDE_API aside_status aside_fetch_complete(aside_fetch *fetch, aside_status status);
 
-/* One more reference; returns fetch. Valid inside the callback or while another reference is held. */
+/* One more reference; returns fetch. Valid inside the callback or while another reference is held.
+ * */
 ASIDE_API aside_fetch *aside_fetch_ref(aside_fetch *fetch);
 
 /* Gives a reference back; NULL is ignored. The last one without a completion abandons the flight:
  * its callers get ASIDE_E_ABANDONED (F7). */
 ASIDE_API void aside_fetch_unref(aside_fetch *fetch);
 
-/* ---- an executor of one's own -------------------------------------------------------------------- */
+/* ---- an executor of one's own
+ * -------------------------------------------------------------------- */
 
-/* Runs the fetch on this thread. worker is what aside_fetch_worker() will return. Uses the job up. */
+/* Runs the fetch on this thread. worker is what aside_fetch_worker() will return. Uses the job up.
+ * */
 ASIDE_API void aside_job_run(aside_job *job, void *worker);
 
 /* The fetch will not run: its callers get ASIDE_E_ABANDONED. Uses the job up. */
 ASIDE_API void aside_job_drop(aside_job *job);
 
-/* ---- cancellation tokens ------------------------------------------------------------------------- */
+/* ---- cancellation tokens
+ * ------------------------------------------------------------------------- */
 
-/* A new token that has not fired; the caller owns one reference. ASIDE_OK, ASIDE_E_NOMEM, ASIDE_E_INVALID. */
+/* A new token that has not fired; the caller owns one reference. ASIDE_OK, ASIDE_E_NOMEM,
+ * ASIDE_E_INVALID. */
 ASIDE_API aside_status aside_cancel_new(aside_cancel **token) ASIDE_MUST_CHECK;
 
 /* One more reference; returns the token; NULL for NULL. */
@@ -504,16 +537,18 @@ ASIDE_API aside_cancel *aside_cancel_ref(aside_cancel *token);
 ASIDE_API void aside_cancel_unref(aside_cancel *token);
 
 /*
- * Fires a token: every call that waits with it returns ASIDE_E_CANCELLED, unless its value is ready,
- * which wins (C3). For ever; idempotent; from any thread, also inside a fetch (C6); not from a signal
- * handler. NULL is ignored. Blocking: on a lock, for as long as it takes to wake the token's waiters.
+ * Fires a token: every call that waits with it returns ASIDE_E_CANCELLED, unless its value is
+ * ready, which wins (C3). For ever; idempotent; from any thread, also inside a fetch (C6); not
+ * from a signal handler. NULL is ignored. Blocking: on a lock, for as long as it takes to wake the
+ * token's waiters.
  */
 ASIDE_API void aside_cancel_fire(aside_cancel *token);
 
 /* 1 if the token has fired, else 0 (also for NULL). */
 ASIDE_API int aside_cancel_fired(const aside_cancel *token);
 
-/* ---- values -------------------------------------------------------------------------------------- */
+/* ---- values
+ * -------------------------------------------------------------------------------------- */
 
 /* A new value, a copy of size bytes. ASIDE_OK, ASIDE_E_NOMEM, ASIDE_E_INVALID. */
 ASIDE_API aside_status aside_value_copy(const void *data, size_t size,
@@ -525,8 +560,9 @@ ASIDE_API aside_status aside_value_copy(const void *data, size_t size,
  * look at it any more, on whatever thread that happens, never under a lock (O2, O3).
  * On error ptr stays the caller's, and free_fn is not called. Returns as aside_value_copy.
  */
-ASIDE_API aside_status aside_value_wrap(void *ptr, size_t size, void (*free_fn)(void *ptr, void *ctx),
-                                        void *ctx, aside_value **value) ASIDE_MUST_CHECK;
+ASIDE_API aside_status aside_value_wrap(void *ptr, size_t size,
+                                        void (*free_fn)(void *ptr, void *ctx), void *ctx,
+                                        aside_value **value) ASIDE_MUST_CHECK;
 
 /* One more reference; returns value; NULL for NULL. */
 ASIDE_API aside_value *aside_value_ref(aside_value *value);
@@ -541,28 +577,32 @@ ASIDE_API const void *aside_value_data(const aside_value *value);
 /* Their number; 0 for NULL. */
 ASIDE_API size_t aside_value_size(const aside_value *value);
 
-/* ---- upkeep -------------------------------------------------------------------------------------- */
+/* ---- upkeep
+ * -------------------------------------------------------------------------------------- */
 
 /*
  * Removes expired entries and frees what nobody can reach any more, in slices of at most 64 entries
  * a lock hold (B4). For caches without a reaper; harmless beside one.
  *   budget   most entries to look at; 0: no bound. A call ends early once it is used up.
  *   *reaped  entries removed; may be NULL.
- * Returns ASIDE_OK, ASIDE_E_CLOSED, ASIDE_E_INVALID. Blocking: as aside_set. Callbacks: destructors.
+ * Returns ASIDE_OK, ASIDE_E_CLOSED, ASIDE_E_INVALID. Blocking: as aside_set. Callbacks:
+ * destructors.
  */
 ASIDE_API aside_status aside_reap(aside_cache *cache, size_t budget, size_t *reaped);
 
 /* ASIDE_OK while the cache is open, else ASIDE_E_CLOSED; ASIDE_E_INVALID for NULL. */
 ASIDE_API aside_status aside_health(const aside_cache *cache);
 
-/* Says that options.clock has moved: whoever waits for an instant looks again. ASIDE_OK or ASIDE_E_INVALID. */
+/* Says that options.clock has moved: whoever waits for an instant looks again. ASIDE_OK or
+ * ASIDE_E_INVALID. */
 ASIDE_API aside_status aside_clock_changed(aside_cache *cache);
 
-/* ---- statistics ---------------------------------------------------------------------------------- */
+/* ---- statistics
+ * ---------------------------------------------------------------------------------- */
 
 /*
- * X(name, text). Counters since the cache was opened, then gauges. While nothing runs the counters are
- * exact (S1): lookups = hits + misses + misses_led + misses_joined + refused.
+ * X(name, text). Counters since the cache was opened, then gauges. While nothing runs the counters
+ * are exact (S1): lookups = hits + misses + misses_led + misses_joined + refused.
  */
 #define ASIDE_COUNTER_MAP(X)                                                                       \
     X(hits, "lookups that a fresh entry answered")                                                 \
@@ -607,11 +647,13 @@ typedef struct aside_stats {
 #undef ASIDE_STATS_MEMBER
 } aside_stats;
 
-/* Set stats->struct_size = sizeof *stats first; the rest is filled. ASIDE_OK, ASIDE_E_INVALID; a closed
- * cache answers too. Blocking: on locks that no hit takes. */
-ASIDE_API aside_status aside_stats_get(const aside_cache *cache, aside_stats *stats) ASIDE_MUST_CHECK;
+/* Set stats->struct_size = sizeof *stats first; the rest is filled. ASIDE_OK, ASIDE_E_INVALID; a
+ * closed cache answers too. Blocking: on locks that no hit takes. */
+ASIDE_API aside_status aside_stats_get(const aside_cache *cache,
+                                       aside_stats *stats) ASIDE_MUST_CHECK;
 
-/* ---- text ---------------------------------------------------------------------------------------- */
+/* ---- text
+ * ---------------------------------------------------------------------------------------- */
 
 /* What a status means, in a short sentence; "unknown status" for other numbers. Static storage. */
 ASIDE_API const char *aside_strerror(aside_status status);

@@ -18,7 +18,7 @@
 /* Two lines: processors fetch them in pairs. */
 #define CACHE_LINE 128
 
-#define container_of(pointer, type, member) ((type *)((char *)(pointer) - offsetof(type, member)))
+#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
 
 #ifdef ASIDE_DEBUG
 _Noreturn void check_failed(const char *file, int line, const char *what);

@@ -1,9 +1,9 @@
 /*
  * base/clock -- the only place that reads time. Monotonic nanoseconds.
  *
- * The coarse clock dates entries: 2 ns a read, and a grain of one kernel tick. The precise one dates
- * flights and waits. A clock of the user's replaces both, and then waits have no instant of the real
- * clock to wake at: aside_clock_changed() wakes them.
+ * The coarse clock dates entries: 2 ns a read, and a grain of one kernel tick. The precise one
+ * dates flights and waits. A clock of the user's replaces both, and then waits have no instant of
+ * the real clock to wake at: aside_clock_changed() wakes them.
  */
 #ifndef ASIDE_BASE_CLOCK_H
 #define ASIDE_BASE_CLOCK_H
@@ -50,7 +50,8 @@ static inline int64_t clock_alarm(const aside_clock *clock, int64_t deadline_ns)
 static inline int64_t clock_after_ms(int64_t now_ns, int64_t ms)
 {
     int64_t ns, sum;
-    if (__builtin_mul_overflow(ms, INT64_C(1000000), &ns) || __builtin_add_overflow(now_ns, ns, &sum))
+    if (__builtin_mul_overflow(ms, INT64_C(1000000), &ns) ||
+        __builtin_add_overflow(now_ns, ns, &sum))
         return CLOCK_NEVER;
     return sum;
 }

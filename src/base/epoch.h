@@ -1,18 +1,21 @@
 /*
  * base/epoch -- when may memory that a lock-free reader could still see be freed?
  *
- * A reader announces the epoch that it read before it touches the index, and withdraws that after. What a
- * writer has unlinked is tagged with the epoch afterwards; it is ripe when the epoch is two further on. The
- * epoch moves only when every announcement names the present one (epoch-based reclamation, Fraser 2004).
+ * A reader announces the epoch that it read before it touches the index, and withdraws that after.
+ * What a writer has unlinked is tagged with the epoch afterwards; it is ripe when the epoch is two
+ * further on. The epoch moves only when every announcement names the present one (epoch-based
+ * reclamation, Fraser 2004).
  *
  * Why that is enough, in terms of C11: the announcement, the scan, the tag and the step are all
  * read-modify-writes, so each reads the latest value and synchronises with it. A scan of a record
- * comes before an announcement, and then the reader sees all that was unlinked before the scan; or it comes
- * after, and sees the announcement. A tag comes before the step that leaves its epoch, so that who reads the
- * next epoch sees what was unlinked before the tag. No seq_cst fence is needed, and ThreadSanitizer sees all.
+ * comes before an announcement, and then the reader sees all that was unlinked before the scan; or
+ * it comes after, and sees the announcement. A tag comes before the step that leaves its epoch, so
+ * that who reads the next epoch sees what was unlinked before the tag. No seq_cst fence is needed,
+ * and ThreadSanitizer sees all.
  *
  * A visit does not hold the epoch: it names its entry in a slot of its record before it leaves the
- * epoch. What is ripe was tagged after that, so epoch_named() finds the name if the visit still goes on.
+ * epoch. What is ripe was tagged after that, so epoch_named() finds the name if the visit still
+ * goes on.
  */
 #ifndef ASIDE_BASE_EPOCH_H
 #define ASIDE_BASE_EPOCH_H

@@ -1,6 +1,7 @@
 /*
- * base/hash -- SipHash-1-3 (Aumasson and Bernstein 2012, with one compression and three finalisation
- * rounds as in Rust and Python), keyed per cache, so that nobody can choose keys that collide (B2).
+ * base/hash -- SipHash-1-3 (Aumasson and Bernstein 2012, with one compression and three
+ * finalisation rounds as in Rust and Python), keyed per cache, so that nobody can choose keys that
+ * collide (B2).
  *
  * Inline: it is a third of what a hit costs.
  */
@@ -66,7 +67,8 @@ static HOT_INLINE uint64_t hash_tail(const unsigned char *from, size_t rest, siz
     return word;
 }
 
-static HOT_INLINE uint64_t hash_bytes(const struct hash_seed *seed, const void *bytes, size_t length)
+static HOT_INLINE uint64_t hash_bytes(const struct hash_seed *seed, const void *bytes,
+                                      size_t length)
 {
     const unsigned char *at = bytes;
     uint64_t v0 = seed->k0 ^ UINT64_C(0x736f6d6570736575);

@@ -1,9 +1,10 @@
 /*
  * base/home -- what outlives a cache: its allocator, and the account of what handles still keep.
  *
- * An entry that a handle keeps may be freed after its cache is gone, by a thread that knows the value
- * alone. The entry therefore names its home, in one byte; homes beyond the 255th are named by a pointer
- * in front of the entry. A home is freed with its cache and its last pinned entry, whichever is later.
+ * An entry that a handle keeps may be freed after its cache is gone, by a thread that knows the
+ * value alone. The entry therefore names its home, in one byte; homes beyond the 255th are named
+ * by a pointer in front of the entry. A home is freed with its cache and its last pinned entry,
+ * whichever is later.
  */
 #ifndef ASIDE_BASE_HOME_H
 #define ASIDE_BASE_HOME_H
@@ -16,11 +17,11 @@
 #define HOME_FAR 255 /* the name of every home that has no byte of its own */
 
 struct home {
-    struct mem mem;                /* immutable */
-    uint8_t id;                    /* immutable */
+    struct mem mem; /* immutable */
+    uint8_t id;     /* immutable */
     struct thread_account account;
-    char padding[CACHE_LINE];      /* hits read what is above, unrefs write what is below */
-    _Atomic uint64_t pins;         /* the cache itself, and each entry that only handles keep */
+    char padding[CACHE_LINE]; /* hits read what is above, unrefs write what is below */
+    _Atomic uint64_t pins;    /* the cache itself, and each entry that only handles keep */
     _Atomic uint64_t pinned_bytes;
 };
 

@@ -1,8 +1,9 @@
 /*
  * base/lock -- mutexes with a rank.
  *
- * Whoever holds a lock may take only one of a higher rank. Debug builds check that, and that no shard
- * lock is held over more than LOCK_MAX_TOUCHED entries (B4); clang checks the guards at compile time.
+ * Whoever holds a lock may take only one of a higher rank. Debug builds check that, and that no
+ * shard lock is held over more than LOCK_MAX_TOUCHED entries (B4); clang checks the guards at
+ * compile time.
  */
 #ifndef ASIDE_BASE_LOCK_H
 #define ASIDE_BASE_LOCK_H

@@ -1,8 +1,8 @@
 /*
  * base/mem -- the allocator of one cache, and sizes that cannot overflow.
  *
- * mem_charge() is what a block is counted for in every bound: the bytes asked for, rounded as common
- * allocators round them, so that a bound in bytes is near the resident size.
+ * mem_charge() is what a block is counted for in every bound: the bytes asked for, rounded as
+ * common allocators round them, so that a bound in bytes is near the resident size.
  */
 #ifndef ASIDE_BASE_MEM_H
 #define ASIDE_BASE_MEM_H

@@ -14,7 +14,8 @@ static void set_stack(pthread_attr_t *attributes, size_t stack_bytes)
     pthread_attr_setstacksize(attributes, (stack_bytes + page - 1) / page * page);
 }
 
-bool native_thread(pthread_t *thread, const char *name, size_t stack_bytes, void *(*run)(void *), void *arg)
+bool native_thread(pthread_t *thread, const char *name, size_t stack_bytes, void *(*run)(void *),
+                   void *arg)
 {
     pthread_attr_t attributes;
     if (pthread_attr_init(&attributes) != 0)

@@ -1,5 +1,6 @@
 /*
- * base/native -- how the library makes its threads: all signals blocked, named, with a stated stack (P3).
+ * base/native -- how the library makes its threads: all signals blocked, named, with a stated
+ * stack (P3).
  */
 #ifndef ASIDE_BASE_NATIVE_H
 #define ASIDE_BASE_NATIVE_H
@@ -9,6 +10,7 @@
 #include <stddef.h>
 
 /* stack_bytes 0: the system's default; less than the least is raised to it. */
-bool native_thread(pthread_t *thread, const char *name, size_t stack_bytes, void *(*run)(void *), void *arg);
+bool native_thread(pthread_t *thread, const char *name, size_t stack_bytes, void *(*run)(void *),
+                   void *arg);
 
 #endif

@@ -25,7 +25,8 @@ static void futex(struct park *park, int operation, uint32_t value, const struct
                   uint32_t bits)
 {
     int saved = errno;
-    syscall(SYS_futex, (uint32_t *)&park->word, operation | FUTEX_PRIVATE_FLAG, value, until, NULL, bits);
+    syscall(SYS_futex, (uint32_t *)&park->word, operation | FUTEX_PRIVATE_FLAG, value, until, NULL,
+            bits);
     errno = saved;
 }
 

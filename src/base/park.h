@@ -1,17 +1,18 @@
 /*
  * base/park -- waiting for a word to change.
  *
- * A park is a sequence number. Whoever waits reads a ticket, looks whether what he waits for is there,
- * and sleeps only if the number is still his ticket: a wake-up between the look and the sleep changes
- * the number, so it is never lost. Any wait may return early; the caller looks again.
+ * A park is a sequence number. Whoever waits reads a ticket, looks whether what he waits for is
+ * there, and sleeps only if the number is still his ticket: a wake-up between the look and the
+ * sleep changes the number, so it is never lost. Any wait may return early; the caller looks again.
  *
- * The number moves in steps of two; its lowest bit says that somebody may be asleep. A wake-up that finds it unset
- * stays out of the kernel, which is most of what a flight that nobody joined would cost otherwise.
+ * The number moves in steps of two; its lowest bit says that somebody may be asleep. A wake-up
+ * that finds it unset stays out of the kernel, which is most of what a flight that nobody joined
+ * would cost otherwise.
  *
  * On Linux the number is a futex and each sleeper one of 32 bits of it, so that one of many can be
- * woken and all of them with one call. Elsewhere, or with ASIDE_PARK_PTHREAD, each sleeper has a mutex
- * and a condition and looks again every 100 ms, since glibc before 2.41 can lose a condition's
- * wake-up (bug 25847).
+ * woken and all of them with one call. Elsewhere, or with ASIDE_PARK_PTHREAD, each sleeper has a
+ * mutex and a condition and looks again every 100 ms, since glibc before 2.41 can lose a
+ * condition's wake-up (bug 25847).
  *
  * A park must outlive whoever wakes it: it lives in a counted object, never on a stack.
  */
@@ -44,8 +45,8 @@ struct parker {
 #ifdef ASIDE_PARK_PTHREAD
     pthread_cond_t moved;
     pthread_mutex_t mutex;
-    bool woken;                  /* guarded by mutex */
-    struct parker *next, *prev;  /* guarded by the park's mutex */
+    bool woken;                 /* guarded by mutex */
+    struct parker *next, *prev; /* guarded by the park's mutex */
 #endif
 };
 

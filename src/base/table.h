@@ -1,8 +1,8 @@
 /*
  * base/table -- small tables that change under a lock: the only room that knows uthash.
  *
- * Intrusive: a node is part of its owner, which also owns the key's bytes. The caller brings the keyed
- * 64-bit hash. Out of memory is an answer, not the end of the process; a resident node keeps
+ * Intrusive: a node is part of its owner, which also owns the key's bytes. The caller brings the
+ * keyed 64-bit hash. Out of memory is an answer, not the end of the process; a resident node keeps
  * uthash from freeing its buckets with the last element, which would cost each lonely flight 30 ns.
  */
 #ifndef ASIDE_BASE_TABLE_H

@@ -21,7 +21,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
 static bool have_key;
 
-/* ---- the end of a thread ------------------------------------------------------------------------- */
+/* ---- the end of a thread
+ * ------------------------------------------------------------------------- */
 
 static void fold(struct thread_record *record) REQUIRES(thread_registry)
 {
@@ -37,8 +38,8 @@ static void fold(struct thread_record *record) REQUIRES(thread_registry)
 
 /*
  * Runs as a thread-specific destructor. Other destructors may still call the library, in any order,
- * so the record is kept for as many rounds as there are, less one: in the very last, sanitizers have
- * taken down what they need for this thread.
+ * so the record is kept for as many rounds as there are, less one: in the very last, sanitizers
+ * have taken down what they need for this thread.
  */
 static void leave(void *its_record)
 {
@@ -56,7 +57,8 @@ static void leave(void *its_record)
     lock_release(&thread_registry);
 }
 
-/* ---- the beginning ------------------------------------------------------------------------------- */
+/* ---- the beginning
+ * ------------------------------------------------------------------------------- */
 
 static void make_key(void)
 {
@@ -124,7 +126,8 @@ struct thread_record *thread_first(void)
     return load_acquire(&first);
 }
 
-/* ---- accounts ------------------------------------------------------------------------------------ */
+/* ---- accounts
+ * ------------------------------------------------------------------------------------ */
 
 static bool more_slots(void) REQUIRES(thread_registry)
 {

@@ -2,11 +2,11 @@
  * base/thread -- what the library keeps for each thread: one record, behind the one thread-local
  * pointer.
  *
- * The record holds the thread's epoch announcement, its visit slots, its counters (an array by cache
- * slot, written by this thread alone, so that counting costs no locked instruction and no shared
- * line, S2) and the fetches that it is running. Records are never freed: a thread that ends gives its
- * record back for the next one. A thread gets no record if memory is short or if it is in its
- * last destructors; the callers of thread_self() have a slower way for that.
+ * The record holds the thread's epoch announcement, its visit slots, its counters (an array by
+ * cache slot, written by this thread alone, so that counting costs no locked instruction and no
+ * shared line, S2) and the fetches that it is running. Records are never freed: a thread that ends
+ * gives its record back for the next one. A thread gets no record if memory is short or if it is
+ * in its last destructors; the callers of thread_self() have a slower way for that.
  *
  * Counters are summed on demand: those of a thread that ended have been folded into their account.
  */
@@ -34,15 +34,15 @@ struct thread_record {
     _Atomic(const void *) visiting[THREAD_VISITS];
     /* this thread's own */
     unsigned visits;
-    uint32_t slots;                    /* of counters; changed under REGISTRY */
-    struct thread_counters *counters;  /* replaced under REGISTRY */
+    uint32_t slots;                     /* of counters; changed under REGISTRY */
+    struct thread_counters *counters;   /* replaced under REGISTRY */
     const struct thread_fetch *fetches; /* that run on this thread, innermost first */
-    const void *closing;               /* the cache that this thread is closing or reaping */
-    void *orphans;                     /* caches to be freed when the outermost visit is over */
+    const void *closing;                /* the cache that this thread is closing or reaping */
+    void *orphans;                      /* caches to be freed when the outermost visit is over */
     unsigned destructor_rounds;
     /* of the list */
-    struct thread_record *next;        /* immutable once the record is in the list */
-    bool in_use;                       /* guarded by REGISTRY */
+    struct thread_record *next; /* immutable once the record is in the list */
+    bool in_use;                /* guarded by REGISTRY */
 };
 
 /* A fetch that runs on this thread; on the stack of whoever runs it. */
@@ -56,14 +56,15 @@ struct thread_fetch {
 /* Where the counters of one cache are gathered. */
 struct thread_account {
     uint32_t slot;
-    uint64_t folded[THREAD_COUNTERS];           /* guarded by REGISTRY: of threads that ended */
-    _Atomic uint64_t shared[THREAD_COUNTERS];   /* of threads without a record */
+    uint64_t folded[THREAD_COUNTERS];         /* guarded by REGISTRY: of threads that ended */
+    _Atomic uint64_t shared[THREAD_COUNTERS]; /* of threads without a record */
 };
 
 extern struct lock thread_registry;
 
 #define THREAD_NO_RECORD ((struct thread_record *)1)
-extern _Thread_local struct thread_record *thread_current __attribute__((tls_model("initial-exec")));
+extern _Thread_local struct thread_record *thread_current
+    __attribute__((tls_model("initial-exec")));
 
 struct thread_record *thread_enroll(void) OUT_OF_LINE;
 
@@ -93,7 +94,7 @@ void thread_count_prepare(struct thread_account *account);
 
 /* One writer, so neither a locked instruction nor a schedule point. */
 static HOT_INLINE void thread_count(struct thread_account *account, uint32_t slot,
-                                struct thread_record *self, unsigned counter, uint64_t n)
+                                    struct thread_record *self, unsigned counter, uint64_t n)
 {
     if (likely(self && slot < self->slots)) {
         _Atomic uint64_t *count = &self->counters[slot].count[counter];

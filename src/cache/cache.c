@@ -7,7 +7,8 @@
 #include <pthread.h>
 #include <string.h>
 
-/* ---- opening ------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ------------------------------------------------------------------------------------- */
 
 static void set_numbers(aside_cache *cache, const aside_options *options)
 {
@@ -105,7 +106,8 @@ aside_status aside_open(aside_cache **cache, const aside_options *options)
     return status;
 }
 
-/* ---- holds --------------------------------------------------------------------------------------- */
+/* ---- holds
+ * --------------------------------------------------------------------------------------- */
 
 void cache_hold(aside_cache *cache)
 {
@@ -148,7 +150,8 @@ void cache_free_orphans(struct thread_record *self)
     }
 }
 
-/* ---- closing ------------------------------------------------------------------------------------- */
+/* ---- closing
+ * ------------------------------------------------------------------------------------- */
 
 /* The fetches of this cache that this very thread is running: nobody may wait for them here. */
 static size_t own_flights(const aside_cache *cache, const struct thread_record *self)
@@ -252,7 +255,8 @@ aside_status aside_close(aside_cache *cache)
     return ASIDE_OK;
 }
 
-/* ---- references ---------------------------------------------------------------------------------- */
+/* ---- references
+ * ---------------------------------------------------------------------------------- */
 
 aside_cache *aside_ref(aside_cache *cache)
 {

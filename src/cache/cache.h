@@ -3,8 +3,9 @@
  *
  *   OPEN -> CLOSING -> CLOSED
  *
- * The users' references close it at the last one. What must not vanish under somebody holds it: the users
- * together, each flight, and a reaper that could not be joined. It is freed with the last hold.
+ * The users' references close it at the last one. What must not vanish under somebody holds it:
+ * the users together, each flight, and a reaper that could not be joined. It is freed with the
+ * last hold.
  */
 #ifndef ASIDE_CACHE_CACHE_H
 #define ASIDE_CACHE_CACHE_H
@@ -39,11 +40,11 @@ struct aside_cache {
     void *block;
     /* atomic */
     _Alignas(CACHE_LINE) _Atomic uint32_t phase;
-    _Atomic size_t refs;        /* the users' */
+    _Atomic size_t refs; /* the users' */
     _Atomic size_t holds;
     _Atomic size_t flights_now;
     _Atomic size_t waiters_now;
-    struct park ends;           /* whoever waits for the cache to be closed, or for its flights */
+    struct park ends; /* whoever waits for the cache to be closed, or for its flights */
     struct reaper reaper;
     struct aside_cache *next_orphan; /* see cache_release() */
 };

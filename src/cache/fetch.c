@@ -2,7 +2,8 @@
  * cache/fetch -- aside_get_with_fetch: the path from a miss to a value.
  *
  *   hit? -> leave? -> own fetch? -> under the shard's lock: look again, join or lead
- *     lead:  on this thread, or by a worker or the user's executor, and then wait like those who joined
+ *     lead:  on this thread, or by a worker or the user's executor, and then wait like those who
+ * joined
  *     wait:  until settled; or leave, by token or deadline; or supersede, past the flight's age
  *
  * The end of a fetch, publish(), comes from wherever the fetch decided (flight/run).
@@ -28,7 +29,8 @@ struct request {
     aside_result result;
 };
 
-/* ---- results ------------------------------------------------------------------------------------- */
+/* ---- results
+ * ------------------------------------------------------------------------------------- */
 
 static int64_t left_ms(int64_t until_ns, int64_t now_ns)
 {
@@ -74,7 +76,8 @@ static aside_status refuse(struct request *r, aside_status status)
     return status;
 }
 
-/* ---- the end of a fetch -------------------------------------------------------------------------- */
+/* ---- the end of a fetch
+ * -------------------------------------------------------------------------- */
 
 /* The entry to be stored, or NULL; *wrapper is one that only the index will know. */
 static struct entry *entry_to_store(aside_cache *cache, struct flight *flight, int64_t took_ns,
@@ -86,14 +89,16 @@ static struct entry *entry_to_store(aside_cache *cache, struct flight *flight, i
     if (ttl_ms == ASIDE_NO_STORE || answer->status != ASIDE_OK)
         return NULL;
     if (!entry)
-        entry = *wrapper = entry_new_wrapping(cache->home, flight->key, flight->key_len, answer->given);
+        entry = *wrapper =
+            entry_new_wrapping(cache->home, flight->key, flight->key_len, answer->given);
     flight->fresh_until_ns = clock_after_ms(flight->published_ns, ttl_ms);
     if (entry)
         entry_set_times(entry, flight->published_ns, flight->fresh_until_ns, took_ns);
     return entry;
 }
 
-/* A fetch that took longer than a flight may stores nothing, whether anybody noticed or not (F8). */
+/* A fetch that took longer than a flight may stores nothing, whether anybody noticed or not (F8).
+ * */
 static void publish(struct flight *flight)
 {
     aside_cache *cache = flight->owned_by;
@@ -124,7 +129,8 @@ static void release(void *its_cache, size_t charge)
 
 static const struct flight_owner owner = {publish, release};
 
-/* ---- waiting ------------------------------------------------------------------------------------- */
+/* ---- waiting
+ * ------------------------------------------------------------------------------------- */
 
 static bool supersede(struct request *r, struct flight *flight)
 {
@@ -192,7 +198,8 @@ static aside_status wait_for(struct request *r, struct flight *flight)
     return take_verdict(r, flight);
 }
 
-/* ---- leading ------------------------------------------------------------------------------------- */
+/* ---- leading
+ * ------------------------------------------------------------------------------------- */
 
 static bool may_leave(const struct request *r)
 {
@@ -243,7 +250,8 @@ static aside_status join(struct request *r, struct flight *flight)
     return wait_for(r, flight);
 }
 
-/* ---- joining or leading -------------------------------------------------------------------------- */
+/* ---- joining or leading
+ * -------------------------------------------------------------------------- */
 
 enum meeting { MEET_HIT, MEET_JOIN, MEET_LEAD, MEET_REFUSED, MEET_NO_ROOM };
 
@@ -287,7 +295,8 @@ static enum meeting meet(struct request *r, struct flight *mine, struct flight *
         result_from_entry(&r->result, entry, r->now_ns);
         return MEET_HIT;
     }
-    *flight = group_join(&r->shard->group, &r->key, mine->started_ns, r->cache->max_waiters, &full, old);
+    *flight =
+        group_join(&r->shard->group, &r->key, mine->started_ns, r->cache->max_waiters, &full, old);
     if (*flight)
         return MEET_JOIN;
     *status = ASIDE_E_BUSY;
@@ -367,13 +376,14 @@ static aside_status miss(struct request *r)
         return refuse(r, ASIDE_E_DEADLOCK);
     int64_t now_ns = clock_precise(&cache->clock);
     r->deadline_ns = call->timeout_ms ? clock_after_ms(now_ns, call->timeout_ms) : CLOCK_NEVER;
-    struct flight_options options = {&owner, cache, cache->executor, cache->home,
+    struct flight_options options = {&owner,        cache,  cache->executor,         cache->home,
                                      &cache->clock, now_ns, cache->max_flight_age_ms};
     struct flight *mine = flight_new(&options, &r->key, call);
     return mine ? join_or_lead(r, mine) : refuse(r, ASIDE_E_NOMEM);
 }
 
-/* ---- the call ------------------------------------------------------------------------------------ */
+/* ---- the call
+ * ------------------------------------------------------------------------------------ */
 
 static aside_status get_with_fetch(aside_cache *cache, const void *key, size_t key_len,
                                    const aside_call *call, aside_result *result)

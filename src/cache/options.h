@@ -8,8 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Copies a struct that begins with its own size over the defaults in *to. False if the size is 0, or it has something
- * that this library does not know. */
+/* Copies a struct that begins with its own size over the defaults in *to. False if the size is 0,
+ * or it has something that this library does not know. */
 bool options_copy(void *to, size_t to_size, const void *from);
 /* NULL: the defaults. False if a member is invalid. */
 bool options_take(aside_options *to, const aside_options *from);

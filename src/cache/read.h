@@ -18,7 +18,8 @@ struct read {
 };
 
 /* Begins a read inside the epoch: true for a hit. self must not be NULL. */
-static HOT_INLINE bool read_begin(aside_cache *cache, const void *key, size_t key_len, struct read *read)
+static HOT_INLINE bool read_begin(aside_cache *cache, const void *key, size_t key_len,
+                                  struct read *read)
 {
     read->hash = cache_hash(cache, key, key_len);
     read->now_ns = cache_now(cache);
@@ -41,11 +42,13 @@ static HOT_INLINE void read_hit(aside_cache *cache, const struct read *read)
     cache_count(cache, read->self, COUNTER_hits);
 }
 
-/* After read_end(): removes what is over if that can be done at once. ASIDE_E_CLOSED or ASIDE_MISS. */
-aside_status read_miss(aside_cache *cache, struct read read, const void *key, size_t key_len)
-    OUT_OF_LINE;
+/* After read_end(): removes what is over if that can be done at once. ASIDE_E_CLOSED or
+ * ASIDE_MISS. */
+aside_status read_miss(aside_cache *cache, struct read read, const void *key,
+                       size_t key_len) OUT_OF_LINE;
 
-/* For a thread without a record: a handle, found under the shard's lock; ASIDE_MISS, ASIDE_E_CLOSED. */
+/* For a thread without a record: a handle, found under the shard's lock; ASIDE_MISS,
+ * ASIDE_E_CLOSED. */
 aside_status read_locked(aside_cache *cache, const void *key, size_t key_len, aside_value **value);
 
 #endif

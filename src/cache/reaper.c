@@ -56,8 +56,7 @@ static void *reaper_main(void *its_cache)
         if (load_acquire(&reaper->stop))
             break;
         next_ns = turn(cache, next_ns);
-        park_wait(&reaper->park, &parker, ticket,
-                  clock_alarm(&cache->clock, next_ns));
+        park_wait(&reaper->park, &parker, ticket, clock_alarm(&cache->clock, next_ns));
     }
     parker_fini(&parker);
     if (load_acquire(&reaper->orphan))

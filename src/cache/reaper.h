@@ -1,8 +1,9 @@
 /*
- * cache/reaper -- the thread that removes what is over, every interval, and dismantles what clear left.
+ * cache/reaper -- the thread that removes what is over, every interval, and dismantles what clear
+ * left.
  *
- * Started at open, stopped exactly once by the one who closes; joined, unless that is the reaper itself in the
- * middle of a destructor: then it is detached and holds the cache until it has left.
+ * Started at open, stopped exactly once by the one who closes; joined, unless that is the reaper
+ * itself in the middle of a destructor: then it is detached and holds the cache until it has left.
  */
 #ifndef ASIDE_CACHE_REAPER_H
 #define ASIDE_CACHE_REAPER_H

@@ -7,7 +7,8 @@
 #include <pthread.h>
 #include <string.h>
 
-/* ---- reading ------------------------------------------------------------------------------------- */
+/* ---- reading
+ * ------------------------------------------------------------------------------------- */
 
 aside_status read_miss(aside_cache *cache, struct read read, const void *key, size_t key_len)
 {
@@ -44,8 +45,8 @@ static OUT_OF_LINE aside_status plain_miss(aside_cache *cache, struct read read,
     return status;
 }
 
-static OUT_OF_LINE aside_status plain_read_locked(aside_cache *cache, const void *key, size_t key_len,
-                                      aside_value **value)
+static OUT_OF_LINE aside_status plain_read_locked(aside_cache *cache, const void *key,
+                                                  size_t key_len, aside_value **value)
 {
     aside_status status = read_locked(cache, key, key_len, value);
     if (status == ASIDE_MISS)
@@ -85,8 +86,8 @@ static HOT_INLINE void copy_bytes(char *to, const char *from, size_t size)
     memcpy(to + size - 16, from + size - 16, 16);
 }
 
-static HOT_INLINE aside_status copy_out(const void *data, size_t size, void *buffer, size_t capacity,
-                                    size_t *copied)
+static HOT_INLINE aside_status copy_out(const void *data, size_t size, void *buffer,
+                                        size_t capacity, size_t *copied)
 {
     if (copied)
         *copied = size;
@@ -97,8 +98,8 @@ static HOT_INLINE aside_status copy_out(const void *data, size_t size, void *buf
     return ASIDE_OK;
 }
 
-static OUT_OF_LINE aside_status copy_locked(aside_cache *cache, const void *key, size_t key_len, void *buffer,
-                                size_t capacity, size_t *size)
+static OUT_OF_LINE aside_status copy_locked(aside_cache *cache, const void *key, size_t key_len,
+                                            void *buffer, size_t capacity, size_t *size)
 {
     aside_value *value;
     aside_status status = plain_read_locked(cache, key, key_len, &value);
@@ -128,7 +129,8 @@ aside_status aside_copy(aside_cache *cache, const void *key, size_t key_len, voi
     return plain_miss(cache, read, key, key_len);
 }
 
-/* ---- visiting ------------------------------------------------------------------------------------ */
+/* ---- visiting
+ * ------------------------------------------------------------------------------------ */
 
 static void unref_value(void *value)
 {
@@ -143,8 +145,8 @@ static OUT_OF_LINE void visit_counted(aside_value *value, aside_visit_fn *fn, vo
     pthread_cleanup_pop(1);
 }
 
-static OUT_OF_LINE aside_status visit_locked(aside_cache *cache, const void *key, size_t key_len, aside_visit_fn *fn,
-                                 void *ctx)
+static OUT_OF_LINE aside_status visit_locked(aside_cache *cache, const void *key, size_t key_len,
+                                             aside_visit_fn *fn, void *ctx)
 {
     aside_value *value;
     aside_status status = plain_read_locked(cache, key, key_len, &value);
@@ -195,7 +197,8 @@ aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len, as
     return ASIDE_OK;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------- */
+/* ---- writing
+ * ------------------------------------------------------------------------------------- */
 
 /* False: not a ttl. */
 static bool ttl_of(const aside_cache *cache, int64_t *ttl_ms)
@@ -222,8 +225,8 @@ static aside_status drop(aside_cache *cache, const void *key, size_t key_len, en
 {
     int before;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
-    aside_status status = store_drop(&cache->store, cache_hash(cache, key, key_len), key, key_len, how,
-                                     cache_now(cache));
+    aside_status status = store_drop(&cache->store, cache_hash(cache, key, key_len), key, key_len,
+                                     how, cache_now(cache));
     pthread_setcancelstate(before, NULL);
     return count_write(cache, status, ASIDE_OK,
                        how == STORE_DELETE ? COUNTER_deletes : COUNTER_expires);
@@ -250,7 +253,8 @@ static aside_status put(aside_cache *cache, const void *key, size_t key_len, str
 }
 
 /* ttl 0: nothing is stored. For set that is a deletion; add only looks. */
-static aside_status put_nothing(aside_cache *cache, const void *key, size_t key_len, enum shard_put how)
+static aside_status put_nothing(aside_cache *cache, const void *key, size_t key_len,
+                                enum shard_put how)
 {
     aside_value *value = NULL;
     if (how == SHARD_SET) {
@@ -297,8 +301,8 @@ aside_status aside_add(aside_cache *cache, const void *key, size_t key_len, cons
     return put_copy(cache, key, key_len, data, size, ttl_ms, SHARD_ADD);
 }
 
-aside_status aside_set_value(aside_cache *cache, const void *key, size_t key_len, aside_value *value,
-                             int64_t ttl_ms)
+aside_status aside_set_value(aside_cache *cache, const void *key, size_t key_len,
+                             aside_value *value, int64_t ttl_ms)
 {
     if (!is_write(cache, key, key_len) || !value || !ttl_of(cache, &ttl_ms))
         return ASIDE_E_INVALID;
@@ -312,12 +316,14 @@ aside_status aside_set_value(aside_cache *cache, const void *key, size_t key_len
 
 aside_status aside_delete(aside_cache *cache, const void *key, size_t key_len)
 {
-    return is_write(cache, key, key_len) ? drop(cache, key, key_len, STORE_DELETE) : ASIDE_E_INVALID;
+    return is_write(cache, key, key_len) ? drop(cache, key, key_len, STORE_DELETE)
+                                         : ASIDE_E_INVALID;
 }
 
 aside_status aside_expire(aside_cache *cache, const void *key, size_t key_len)
 {
-    return is_write(cache, key, key_len) ? drop(cache, key, key_len, STORE_EXPIRE) : ASIDE_E_INVALID;
+    return is_write(cache, key, key_len) ? drop(cache, key, key_len, STORE_EXPIRE)
+                                         : ASIDE_E_INVALID;
 }
 
 aside_status aside_touch(aside_cache *cache, const void *key, size_t key_len, int64_t ttl_ms)
@@ -335,7 +341,8 @@ aside_status aside_touch(aside_cache *cache, const void *key, size_t key_len, in
     return count_write(cache, status, ASIDE_OK, COUNTER_touches);
 }
 
-/* ---- the whole cache ----------------------------------------------------------------------------- */
+/* ---- the whole cache
+ * ----------------------------------------------------------------------------- */
 
 aside_status aside_clear(aside_cache *cache)
 {

@@ -12,10 +12,10 @@ enum worker_phase { WORKER_ALIVE, WORKER_ENDED, WORKER_LEFT };
 struct worker {
     struct executor *executor;
     pthread_t thread;
-    enum worker_phase phase;      /* guarded by lock */
-    struct worker *next, **link;  /* guarded by lock */
-    bool started;                 /* the start hook has succeeded; the worker's own */
-    void *context;                /* the worker's own */
+    enum worker_phase phase;     /* guarded by lock */
+    struct worker *next, **link; /* guarded by lock */
+    bool started;                /* the start hook has succeeded; the worker's own */
+    void *context;               /* the worker's own */
 };
 
 struct executor {
@@ -26,14 +26,14 @@ struct executor {
     struct park ends; /* executor_join sleeps here */
 
     struct lock lock;
-    struct job *first, *last;  /* guarded by lock */
-    size_t queued;             /* guarded by lock */
-    struct worker *workers;    /* guarded by lock: all that are not LEFT */
-    size_t threads;            /* guarded by lock: alive, or being made */
-    size_t idle;               /* guarded by lock */
-    size_t starting;           /* guarded by lock: made, but not yet at the queue */
-    size_t leftovers;          /* guarded by lock */
-    bool stopping;             /* guarded by lock */
+    struct job *first, *last; /* guarded by lock */
+    size_t queued;            /* guarded by lock */
+    struct worker *workers;   /* guarded by lock: all that are not LEFT */
+    size_t threads;           /* guarded by lock: alive, or being made */
+    size_t idle;              /* guarded by lock */
+    size_t starting;          /* guarded by lock: made, but not yet at the queue */
+    size_t leftovers;         /* guarded by lock */
+    bool stopping;            /* guarded by lock */
 };
 
 struct executor *executor_new(const struct mem *mem, const struct executor_options *options)
@@ -66,7 +66,8 @@ bool executor_binds_fetches(const struct executor *executor)
     return executor->options.hooks.start;
 }
 
-/* ---- the queue ----------------------------------------------------------------------------------- */
+/* ---- the queue
+ * ----------------------------------------------------------------------------------- */
 
 static void enqueue(struct executor *executor, struct job *job) REQUIRES(executor->lock)
 {
@@ -115,7 +116,8 @@ bool executor_take_stuck(struct executor *executor, struct job *job)
     return mine;
 }
 
-/* ---- a worker ------------------------------------------------------------------------------------ */
+/* ---- a worker
+ * ------------------------------------------------------------------------------------ */
 
 /* A job to do, or NULL when it is time to go home. */
 static struct job *next_job(struct executor *executor)
@@ -139,7 +141,8 @@ static struct job *next_job(struct executor *executor)
     return job;
 }
 
-/* A new worker comes to the queue. If it is of no use it takes the job it was made for, to refuse it. */
+/* A new worker comes to the queue. If it is of no use it takes the job it was made for, to refuse
+ * it. */
 static struct job *arrive(struct executor *executor, bool useless)
 {
     lock_take(&executor->lock);
@@ -174,8 +177,8 @@ static void announce(struct executor *executor) REQUIRES(executor->lock)
 
 static bool hire(struct executor *executor);
 
-/* The last thing a worker does. One that goes early, because a fetch ends its thread or the start hook failed,
- * is joined by nobody, and whoever waits in the queue needs another. */
+/* The last thing a worker does. One that goes early, because a fetch ends its thread or the start
+ * hook failed, is joined by nobody, and whoever waits in the queue needs another. */
 static void worker_end(struct worker *worker, bool early)
 {
     struct executor *executor = worker->executor;
@@ -237,7 +240,8 @@ static void *worker_main(void *its_worker)
     return NULL;
 }
 
-/* Under the lock from here to the list, so that no worker is made behind the back of executor_join(). */
+/* Under the lock from here to the list, so that no worker is made behind the back of
+ * executor_join(). */
 static bool start_thread(struct executor *executor, struct worker *worker) REQUIRES(executor->lock)
 {
     if (executor->stopping)
@@ -249,7 +253,8 @@ static bool start_thread(struct executor *executor, struct worker *worker) REQUI
         worker->next->link = &worker->next;
     executor->workers = worker;
     fetch_add_relaxed(&executor->refs, 1);
-    if (native_thread(&worker->thread, "aside-fetch", executor->options.stack_bytes, worker_main, worker))
+    if (native_thread(&worker->thread, "aside-fetch", executor->options.stack_bytes, worker_main,
+                      worker))
         return true;
     unlist(worker);
     (void)fetch_sub_acq_rel(&executor->refs, 1);
@@ -309,7 +314,8 @@ bool executor_is_self(struct executor *executor)
     return self;
 }
 
-/* ---- leftovers ----------------------------------------------------------------------------------- */
+/* ---- leftovers
+ * ----------------------------------------------------------------------------------- */
 
 void executor_note_leftover(struct executor *executor, int change)
 {
@@ -321,8 +327,8 @@ void executor_note_leftover(struct executor *executor, int change)
 bool executor_is_clogged(struct executor *executor)
 {
     lock_take(&executor->lock);
-    bool clogged = executor->leftovers > 0 &&
-                   2 * executor->leftovers >= executor->options.max_threads;
+    bool clogged =
+        executor->leftovers > 0 && 2 * executor->leftovers >= executor->options.max_threads;
     lock_release(&executor->lock);
     return clogged;
 }
@@ -335,7 +341,8 @@ void executor_gauge(struct executor *executor, size_t *queued, size_t *threads)
     lock_release(&executor->lock);
 }
 
-/* ---- stopping ------------------------------------------------------------------------------------ */
+/* ---- stopping
+ * ------------------------------------------------------------------------------------ */
 
 void executor_stop(struct executor *executor)
 {
@@ -353,9 +360,10 @@ void executor_stop(struct executor *executor)
     park_wake_all(&executor->work);
 }
 
-/* Unlists a worker and says whether its thread is to be joined: all that have ended; then, if patience is over or
- * it is this very thread, one that has not. */
-static struct worker *dismiss(struct executor *executor, bool patient, bool *join) REQUIRES(executor->lock)
+/* Unlists a worker and says whether its thread is to be joined: all that have ended; then, if
+ * patience is over or it is this very thread, one that has not. */
+static struct worker *dismiss(struct executor *executor, bool patient, bool *join)
+    REQUIRES(executor->lock)
 {
     for (struct worker *w = executor->workers; w; w = w->next) {
         bool own = pthread_equal(w->thread, pthread_self());

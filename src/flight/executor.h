@@ -1,12 +1,13 @@
 /*
  * flight/executor -- a bounded pool of threads that run jobs, made when they are needed.
  *
- * Counted: the cache holds one reference and each worker one, so that a worker that could not be waited for
- * at close keeps what it stands on. The queue is first in, first out, and a job may be taken back as long as nobody
- * has begun it.
+ * Counted: the cache holds one reference and each worker one, so that a worker that could not be
+ * waited for at close keeps what it stands on. The queue is first in, first out, and a job may be
+ * taken back as long as nobody has begun it.
  *
  *   worker:  BUSY or IDLE -> ENDED (joined by executor_stop)      normally
- *                         -> LEFT (detached, frees itself)        not waited for, or its thread was ended
+ *                         -> LEFT (detached, frees itself)        not waited for, or its thread
+ * was ended
  */
 #ifndef ASIDE_FLIGHT_EXECUTOR_H
 #define ASIDE_FLIGHT_EXECUTOR_H
@@ -40,8 +41,8 @@ struct executor;
 struct executor *executor_new(const struct mem *mem, const struct executor_options *options);
 void executor_unref(struct executor *executor);
 
-/* ASIDE_OK: the job is run or refused later, on a worker; or ASIDE_E_BUSY, ASIDE_E_CLOSED: it is the
- * caller's still. */
+/* ASIDE_OK: the job is run or refused later, on a worker; or ASIDE_E_BUSY, ASIDE_E_CLOSED: it is
+ * the caller's still. */
 aside_status executor_submit(struct executor *executor, struct job *job);
 /* Takes a job back that nobody has begun. */
 bool executor_take(struct executor *executor, struct job *job);

@@ -21,7 +21,8 @@ void group_fini(struct group *group)
     table_fini(&group->current);
 }
 
-/* ---- a flight ------------------------------------------------------------------------------------ */
+/* ---- a flight
+ * ------------------------------------------------------------------------------------ */
 
 static size_t padded(size_t size)
 {
@@ -126,7 +127,8 @@ void flight_wake(struct flight *flight)
     park_wake_all(&flight->park);
 }
 
-/* ---- transitions --------------------------------------------------------------------------------- */
+/* ---- transitions
+ * --------------------------------------------------------------------------------- */
 
 static void enlist(struct group *group, struct flight *flight)
 {
@@ -145,7 +147,8 @@ static void delist(struct flight *flight)
     flight->link = NULL;
 }
 
-/* Only the current flight of a key is in the table: a flight that was detached removes nobody else's. */
+/* Only the current flight of a key is in the table: a flight that was detached removes nobody
+ * else's. */
 static void detach(struct flight *flight)
 {
     if (!flight->current)
@@ -156,13 +159,15 @@ static void detach(struct flight *flight)
 
 static struct flight *find(const struct group *group, const struct flight_key *key)
 {
-    struct table_node *node = table_find(&group->current, key->bytes, (uint32_t)key->len, key->hash);
+    struct table_node *node =
+        table_find(&group->current, key->bytes, (uint32_t)key->len, key->hash);
     return node ? container_of(node, struct flight, node) : NULL;
 }
 
 bool group_lead(struct group *group, struct flight *flight)
 {
-    if (!table_add(&group->current, &flight->node, flight->key, (uint32_t)flight->key_len, flight->hash))
+    if (!table_add(&group->current, &flight->node, flight->key, (uint32_t)flight->key_len,
+                   flight->hash))
         return false;
     flight->group = group;
     flight->current = true;

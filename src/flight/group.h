@@ -1,21 +1,25 @@
 /*
- * flight/group -- singleflight: for one key, at most one fetch under way that may still store its result (F1).
+ * flight/group -- singleflight: for one key, at most one fetch under way that may still store its
+ * result (F1).
  *
- * A group belongs to whoever owns the lock that it is used under: a shard of a cache, or a stand-alone group.
- * A flight is one fetch with all who wait for it.
+ * A group belongs to whoever owns the lock that it is used under: a shard of a cache, or a
+ * stand-alone group. A flight is one fetch with all who wait for it.
  *
- *   current ----- group_settle ------------------> settled       completion: stored, and off the table
- *      |  \------ group_supersede ---------------> settled       too old: waiters get ASIDE_E_FETCH_TIMEOUT
+ *   current ----- group_settle ------------------> settled       completion: stored, and off the
+ * table
+ *      |  \------ group_supersede ---------------> settled       too old: waiters get
+ * ASIDE_E_FETCH_TIMEOUT
  *      |                                              |
  *      \- group_fence -> detached, fenced -- settle --+           a write overtook it: not stored
  *
- *   current    the table leads from the key to it: newcomers join. Off the table it is nobody's any more
+ *   current    the table leads from the key to it: newcomers join. Off the table it is nobody's
+ * any more
  *   fenced     its result must not be stored
  *   settled    the verdict for those who wait is final. Set once, under the lock; read without it.
  *
- * A flight may be settled while its fetch still runs (superseded, closed): the fetch then finds it so, and
- * stores nothing. Settling happens under the lock, waking after it is released (flight_wake), by one who holds
- * a reference.
+ * A flight may be settled while its fetch still runs (superseded, closed): the fetch then finds it
+ * so, and stores nothing. Settling happens under the lock, waking after it is released
+ * (flight_wake), by one who holds a reference.
  *
  * References: the fetch's handles hold one together, each waiter one. At 0 the flight is freed.
  */
@@ -45,10 +49,10 @@ struct flight_owner {
 };
 
 struct group {
-    struct lock *lock;       /* the owner's; immutable */
-    struct table current;    /* by key; guarded by *lock */
-    struct flight *flights;  /* every flight that is not settled; guarded by *lock */
-    uint64_t stamp;          /* moves when all keys are written at once; guarded by *lock */
+    struct lock *lock;      /* the owner's; immutable */
+    struct table current;   /* by key; guarded by *lock */
+    struct flight *flights; /* every flight that is not settled; guarded by *lock */
+    uint64_t stamp;         /* moves when all keys are written at once; guarded by *lock */
 };
 
 enum flight_stop { STOP_NO, STOP_ASKED, STOP_HEARD };
@@ -56,61 +60,61 @@ enum flight_stop { STOP_NO, STOP_ASKED, STOP_HEARD };
 /* What the fetch has said so far. The fetch's own until it decides; immutable after that. */
 struct flight_answer {
     aside_status status;
-    struct entry *entry;  /* with the value inside, not yet linked */
-    aside_value *given;   /* or a value that existed */
+    struct entry *entry; /* with the value inside, not yet linked */
+    aside_value *given;  /* or a value that existed */
     int code;
-    int64_t ttl_ms;       /* as in aside_call */
+    int64_t ttl_ms; /* as in aside_call */
 };
 
 struct flight {
     uint32_t magic;
     /* immutable */
     const struct flight_owner *owner;
-    void *owned_by;               /* the cache */
+    void *owned_by; /* the cache */
     struct group *group;
-    struct executor *executor;    /* NULL: none */
+    struct executor *executor; /* NULL: none */
     struct home *home;
     const aside_clock *clock;
     uint64_t hash;
     aside_fetch_fn *fetch;
     void *arg;
     void (*arg_release)(void *arg);
-    int64_t started_ns;           /* precise clock */
-    int64_t deadline_ns;          /* past it the flight is too old; CLOCK_NEVER */
-    bool stops;                   /* stop_when_abandoned */
+    int64_t started_ns;  /* precise clock */
+    int64_t deadline_ns; /* past it the flight is too old; CLOCK_NEVER */
+    bool stops;          /* stop_when_abandoned */
     size_t charge;
     size_t key_len;
     const unsigned char *key;
     /* guarded by *group->lock */
     struct table_node node;
-    struct flight *next, **link;  /* of group->flights */
+    struct flight *next, **link; /* of group->flights */
     bool current, fenced;
-    uint32_t waiters;             /* callers attached, the leader included ... */
-    bool leader_attached;         /* ... as long as he has not left */
+    uint32_t waiters;     /* callers attached, the leader included ... */
+    bool leader_attached; /* ... as long as he has not left */
     uint64_t stamp;
-    bool on_worker;               /* its fetch runs on one of the executor's threads ... */
-    bool leftover;                /* ... and nobody waits for that any more: counted by the executor */
+    bool on_worker; /* its fetch runs on one of the executor's threads ... */
+    bool leftover;  /* ... and nobody waits for that any more: counted by the executor */
     /* settled under the lock, read without */
     _Atomic bool settled;
-    aside_status verdict;         /* these two before settled, never after */
+    aside_status verdict; /* these two before settled, never after */
     bool shared;
     struct park park;
     /* atomic */
     _Atomic uint32_t refs;
-    _Atomic uint32_t handles;     /* of the fetch: its runner, and aside_fetch_ref */
+    _Atomic uint32_t handles; /* of the fetch: its runner, and aside_fetch_ref */
     _Atomic uint32_t decided;
-    _Atomic uint32_t stop;        /* enum flight_stop */
+    _Atomic uint32_t stop; /* enum flight_stop */
     /* the fetch's own */
     void *worker;
     bool ran;
-    int64_t began_ns;             /* precise clock: when the fetch left the queue */
+    int64_t began_ns; /* precise clock: when the fetch left the queue */
     struct flight_answer answer;
     /* set by publish, before settled */
-    aside_value *value;           /* the flight's reference */
-    bool answered;                /* the verdict is the answer */
+    aside_value *value; /* the flight's reference */
+    bool answered;      /* the verdict is the answer */
     bool stored;
-    bool overtaken;               /* it was fenced, or superseded, or the cache closed */
-    int64_t published_ns;         /* coarse clock */
+    bool overtaken;       /* it was fenced, or superseded, or the cache closed */
+    int64_t published_ns; /* coarse clock */
     int64_t fresh_until_ns;
     struct job job;
     _Alignas(16) unsigned char bytes[]; /* arg, then key */
@@ -135,14 +139,16 @@ struct flight_options {
 void group_init(struct group *group, struct lock *lock, const struct mem *mem);
 void group_fini(struct group *group);
 
-/* ---- a flight ------------------------------------------------------------------------------------ */
+/* ---- a flight
+ * ------------------------------------------------------------------------------------ */
 
 /* Bytes of a flight for this key and call, or 0 if that cannot be said. */
 size_t flight_size(size_t key_len, const aside_call *call);
 /* With two references, the leader's and the fetch's, and one waiter attached. */
 struct flight *flight_new(const struct flight_options *options, const struct flight_key *key,
                           const aside_call *call);
-/* Retains the argument of a flight that is led, before its fetch can run: user code, so not under the lock. */
+/* Retains the argument of a flight that is led, before its fetch can run: user code, so not under
+ * the lock. */
 void flight_keep_argument(struct flight *flight, const aside_call *call);
 /* Of a flight that was led or joined. */
 void flight_unref(struct flight *flight);
@@ -155,13 +161,15 @@ static inline bool flight_is_settled(const struct flight *flight)
     return load_acquire(&flight->settled);
 }
 
-/* ---- transitions; the lock is held ------------------------------------------------------------- */
+/* ---- transitions; the lock is held -------------------------------------------------------------
+ * */
 
 /*
- * The key's current flight, joined: one more waiter, and a reference for him. NULL: there is none; or *full, as many
- * have joined as max_waiters says (0: no bound). A flight that is past its age, that a write to all keys overtook, or that has been
- * told to stop is put off the table first; if that settled it, *old comes with a reference: the caller wakes and
- * unrefs it after releasing the lock.
+ * The key's current flight, joined: one more waiter, and a reference for him. NULL: there is none;
+ * or *full, as many have joined as max_waiters says (0: no bound). A flight that is past its age,
+ * that a write to all keys overtook, or that has been told to stop is put off the table first; if
+ * that settled it, *old comes with a reference: the caller wakes and unrefs it after releasing the
+ * lock.
  */
 struct flight *group_join(struct group *group, const struct flight_key *key, int64_t now_ns,
                           size_t max_waiters, bool *full, struct flight **old);

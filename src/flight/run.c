@@ -15,7 +15,8 @@ static struct flight *flight_of(const aside_fetch *fetch)
     return flight && flight->magic == MAGIC ? flight : NULL;
 }
 
-/* ---- deciding ------------------------------------------------------------------------------------ */
+/* ---- deciding
+ * ------------------------------------------------------------------------------------ */
 
 static void drop_answer(struct flight_answer *answer)
 {
@@ -65,7 +66,8 @@ void flight_refuse(struct flight *flight, aside_status status, int code)
     drop_handle(flight);
 }
 
-/* ---- running ------------------------------------------------------------------------------------- */
+/* ---- running
+ * ------------------------------------------------------------------------------------- */
 
 struct run {
     struct thread_fetch frame; /* first: it is what the thread's record points to */
@@ -123,7 +125,8 @@ bool flight_run(struct flight *flight, struct thread_record *self, void *worker,
     return decided;
 }
 
-bool flight_is_own(const struct thread_record *self, const void *owner, const void *key, size_t key_len)
+bool flight_is_own(const struct thread_record *self, const void *owner, const void *key,
+                   size_t key_len)
 {
     for (const struct thread_fetch *f = self->fetches; f; f = f->outer) {
         const struct flight *flight = f->flight;
@@ -134,7 +137,8 @@ bool flight_is_own(const struct thread_record *self, const void *owner, const vo
     return false;
 }
 
-/* ---- jobs ---------------------------------------------------------------------------------------- */
+/* ---- jobs
+ * ---------------------------------------------------------------------------------------- */
 
 static void run_on_worker(struct flight *flight, struct thread_record *self, void *worker)
 {
@@ -195,7 +199,8 @@ void aside_job_drop(aside_job *job)
         flight_refuse(flight, ASIDE_E_ABANDONED, 0);
 }
 
-/* ---- what a fetch calls -------------------------------------------------------------------------- */
+/* ---- what a fetch calls
+ * -------------------------------------------------------------------------- */
 
 /* A fetch that may still say something. */
 static struct flight *undecided(const aside_fetch *fetch)

@@ -26,8 +26,8 @@ void waiter_cancel(struct waiter *waiter)
         park_wake_bit(waiter->park, waiter->parker.bit);
 }
 
-enum waiter_end waiter_wait(struct waiter *waiter, const _Atomic bool *settled, const aside_clock *clock,
-                            int64_t deadline_ns)
+enum waiter_end waiter_wait(struct waiter *waiter, const _Atomic bool *settled,
+                            const aside_clock *clock, int64_t deadline_ns)
 {
     for (;;) {
         uint32_t ticket = park_ticket(waiter->park);

@@ -1,10 +1,11 @@
 /*
  * flight/waiter -- one caller that waits for a flight, on his own thread.
  *
- * Two things can end a wait before its deadline: the flight is settled (flight/group says so in an atomic that
- * never goes back), or the caller's token fires (state PENDING -> CANCELLED, by one compare-and-swap under
- * the token's lock). A flight that is settled wins, whatever the state: the caller looks at it last, under
- * the flight's lock (group_leave). Both change the flight's parking word, so neither is slept over.
+ * Two things can end a wait before its deadline: the flight is settled (flight/group says so in an
+ * atomic that never goes back), or the caller's token fires (state PENDING -> CANCELLED, by one
+ * compare-and-swap under the token's lock). A flight that is settled wins, whatever the state: the
+ * caller looks at it last, under the flight's lock (group_leave). Both change the flight's parking
+ * word, so neither is slept over.
  */
 #ifndef ASIDE_FLIGHT_WAITER_H
 #define ASIDE_FLIGHT_WAITER_H
@@ -31,7 +32,7 @@ void waiter_fini(struct waiter *waiter);
 /* By whoever holds the token's lock. */
 void waiter_cancel(struct waiter *waiter);
 /* Until settled, cancelled, or deadline_ns of the cache's clock. */
-enum waiter_end waiter_wait(struct waiter *waiter, const _Atomic bool *settled, const aside_clock *clock,
-                            int64_t deadline_ns);
+enum waiter_end waiter_wait(struct waiter *waiter, const _Atomic bool *settled,
+                            const aside_clock *clock, int64_t deadline_ns);
 
 #endif

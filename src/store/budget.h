@@ -1,8 +1,8 @@
 /*
  * store/budget -- what the index may reach: bytes and entries of one cache (B1).
  *
- * Reserved before anything is linked, and only if it fits, so that the sums are never above the bounds, not for
- * an instant. Refunded when a thing is unlinked.
+ * Reserved before anything is linked, and only if it fits, so that the sums are never above the
+ * bounds, not for an instant. Refunded when a thing is unlinked.
  */
 #ifndef ASIDE_STORE_BUDGET_H
 #define ASIDE_STORE_BUDGET_H

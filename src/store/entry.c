@@ -31,7 +31,8 @@ static size_t bytes_of(const struct entry *entry)
     return prefix_of(entry->head.home) + sizeof *entry + entry_value_offset(entry) + value;
 }
 
-/* ---- making -------------------------------------------------------------------------------------- */
+/* ---- making
+ * -------------------------------------------------------------------------------------- */
 
 static struct entry *place(struct home *home, char *block)
 {
@@ -97,7 +98,8 @@ size_t entry_charge(const struct entry *entry)
     return sum & ~(size_t)15;
 }
 
-/* ---- ending -------------------------------------------------------------------------------------- */
+/* ---- ending
+ * -------------------------------------------------------------------------------------- */
 
 static void lone_value_free(struct lone_value *value)
 {
@@ -139,7 +141,8 @@ void entry_drop(struct entry *entry)
         free_pinned(entry);
 }
 
-/* ---- values -------------------------------------------------------------------------------------- */
+/* ---- values
+ * -------------------------------------------------------------------------------------- */
 
 /* extra: bytes that follow the head, for a value that is one block with its copy. */
 static struct lone_value *lone_value_new(size_t extra, size_t size)
@@ -171,8 +174,8 @@ aside_status aside_value_copy(const void *data, size_t size, aside_value **value
     return ASIDE_OK;
 }
 
-aside_status aside_value_wrap(void *ptr, size_t size, void (*free_fn)(void *ptr, void *ctx), void *ctx,
-                              aside_value **value)
+aside_status aside_value_wrap(void *ptr, size_t size, void (*free_fn)(void *ptr, void *ctx),
+                              void *ctx, aside_value **value)
 {
     if (!value || (!ptr && size))
         return ASIDE_E_INVALID;

@@ -2,8 +2,8 @@
  * store/entry -- a key with its value: counted, and immutable once a reader can reach it.
  *
  * Two forms: the value's bytes inside, or a reference to a value that exists already. A handle
- * (aside_value *) is the entry itself in the first case and that value in the second: a lone value, made by
- * aside_value_copy or _wrap, or an entry again, of this cache or another.
+ * (aside_value *) is the entry itself in the first case and that value in the second: a lone
+ * value, made by aside_value_copy or _wrap, or an entry again, of this cache or another.
  *
  *   entry:      56 bytes | key, padded to 8 | value's bytes, or an aside_value *
  *
@@ -34,9 +34,9 @@ struct entry_link {
 /* What a handle points to: both forms begin with it. */
 struct aside_value {
     _Atomic uint32_t refs;
-    uint16_t key_len;      /* immutable; 0 in a lone value */
+    uint16_t key_len; /* immutable; 0 in a lone value */
     _Atomic uint8_t marks;
-    uint8_t home;          /* immutable; 0 in a lone value */
+    uint8_t home; /* immutable; 0 in a lone value */
 };
 
 struct entry {
@@ -44,7 +44,7 @@ struct entry {
     _Atomic int64_t fresh_until_ns; /* the one word that a hit tests; 0: whatever is unusual */
     uint32_t value_size;            /* immutable; of the bytes inside */
     uint32_t policy_slot;           /* guarded by the shard's lock; for the policy */
-    _Atomic int64_t serve_until_ns; /* after that nobody may see it; the wheel's deadline. Written under lock */
+    _Atomic int64_t serve_until_ns; /* after that it is gone; the wheel's deadline; under lock */
     uint64_t birth;                 /* immutable; see entry_birth() */
     struct entry_link link;         /* guarded by the shard's lock */
     unsigned char bytes[];
@@ -105,7 +105,8 @@ static inline const void *entry_data(const struct entry *entry)
 
 static inline size_t entry_size(const struct entry *entry)
 {
-    return unlikely(entry_wraps(entry)) ? aside_value_size(entry_wrapped(entry)) : entry->value_size;
+    return unlikely(entry_wraps(entry)) ? aside_value_size(entry_wrapped(entry))
+                                        : entry->value_size;
 }
 
 /* A handle for one who holds a reference or is inside the epoch. */
@@ -145,8 +146,8 @@ static inline bool entry_fresh(const struct entry *entry, int64_t now_ns)
 }
 
 /*
- * When the value came to be, in milliseconds (40 bits, whatever the clock counts from), and how long its fetch took, in units of 10
- * microseconds (24 bits, saturating at 167 s).
+ * When the value came to be, in milliseconds (40 bits, whatever the clock counts from), and how
+ * long its fetch took, in units of 10 microseconds (24 bits, saturating at 167 s).
  */
 #define ENTRY_MAX_AGE ((UINT64_C(1) << 40) - 1)
 

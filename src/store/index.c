@@ -2,8 +2,8 @@
 #include "store/index.h"
 
 #define FIRST_BUCKETS 8
-#define GROW_LOAD 5          /* entries a bucket at which the array is doubled */
-#define STEP_BUCKETS 2       /* moved by each write */
+#define GROW_LOAD 5    /* entries a bucket at which the array is doubled */
+#define STEP_BUCKETS 2 /* moved by each write */
 #define SLAB_BUCKETS 7
 
 struct index_slab {
@@ -45,7 +45,8 @@ void index_init(struct index *index, const struct mem *mem, const struct hash_se
     atomic_init(&index->array, index_nothing_array);
 }
 
-/* ---- arrays -------------------------------------------------------------------------------------- */
+/* ---- arrays
+ * -------------------------------------------------------------------------------------- */
 
 static size_t array_size(size_t buckets)
 {
@@ -115,7 +116,8 @@ static enum index_end add_slab(struct index *index, struct index_array *array)
     return INDEX_OK;
 }
 
-/* ---- chains -------------------------------------------------------------------------------------- */
+/* ---- chains
+ * -------------------------------------------------------------------------------------- */
 
 /* The array in which this hash is written now, and its bucket there. */
 static struct index_array *array_for(const struct index *index, uint64_t hash,
@@ -201,7 +203,8 @@ void index_remove(struct index *index, _Atomic uint64_t *word)
     index->count--;
 }
 
-/* ---- growth -------------------------------------------------------------------------------------- */
+/* ---- growth
+ * -------------------------------------------------------------------------------------- */
 
 bool index_wants_array(const struct index *index)
 {
@@ -245,7 +248,8 @@ static void undo_move(struct index_array *to, size_t at)
             store_relaxed(&b->word[i], 0);
 }
 
-static bool move_bucket(struct index *index, struct index_array *from, struct index_array *to, size_t at)
+static bool move_bucket(struct index *index, struct index_array *from, struct index_array *to,
+                        size_t at)
 {
     size_t touched = 0;
     for (struct index_bucket *b = &from->buckets[at]; b; b = next_bucket(b)) {
@@ -297,7 +301,8 @@ struct index_array *index_empty(struct index *index)
     return old == index_nothing_array ? NULL : old;
 }
 
-/* ---- sweeps -------------------------------------------------------------------------------------- */
+/* ---- sweeps
+ * -------------------------------------------------------------------------------------- */
 
 static unsigned collect(const struct index_bucket *bucket, struct entry **entries, unsigned max)
 {
@@ -313,8 +318,8 @@ static unsigned collect(const struct index_bucket *bucket, struct entry **entrie
 }
 
 /* While the index grows, the larger array's numbering is used: bucket b of it is in the old array's
- * bucket b modulo the old size until that has moved. Such a bucket comes twice a round, so that the growth cannot
- * carry an entry past the hand. */
+ * bucket b modulo the old size until that has moved. Such a bucket comes twice a round, so that
+ * the growth cannot carry an entry past the hand. */
 unsigned index_sweep(struct index *index, size_t *bucket, struct entry **entries, unsigned max)
 {
     struct index_array *array = array_of(index);
@@ -356,10 +361,11 @@ unsigned index_array_take(struct index_array *array, struct entry **entries, uns
     return n;
 }
 
-/* ---- invariants ---------------------------------------------------------------------------------- */
+/* ---- invariants
+ * ---------------------------------------------------------------------------------- */
 
-static size_t count_chain(const struct index *index, const struct index_array *array, size_t at, FILE *why,
-                          bool *sound)
+static size_t count_chain(const struct index *index, const struct index_array *array, size_t at,
+                          FILE *why, bool *sound)
 {
     size_t count = 0;
     for (const struct index_bucket *b = &array->buckets[at]; b; b = next_bucket(b)) {

@@ -1,22 +1,25 @@
 /*
- * store/index -- the hash table of one shard: read without a lock inside an epoch, written under the
- * shard's lock.
+ * store/index -- the hash table of one shard: read without a lock inside an epoch, written under
+ * the shard's lock.
  *
  *   array   a power of two of 64-byte buckets
- *   bucket  7 words {16-bit tag, 48-bit pointer to an entry}, 0 = empty, and a link to an overflow bucket
+ *   bucket  7 words {16-bit tag, 48-bit pointer to an entry}, 0 = empty, and a link to an overflow
+ * bucket
  *
  * What readers rely on:
  *   - a word is published after the entry it names is filled
- *   - an overwrite exchanges the word in place, and a live word never moves within its chain: a reader
+ *   - an overwrite exchanges the word in place, and a live word never moves within its chain: a
+ * reader
  *     never misses a key that was there all the time
- *   - growth copies the words of a bucket to the larger array first and then marks the link of the old
+ *   - growth copies the words of a bucket to the larger array first and then marks the link of the
+ * old
  *     bucket FORWARD. A reader looks at the link before the words and goes on in the larger array
  *   - an array that has been replaced, and an entry that was unlinked, stay for the grace period
  *
  * Growth is incremental: each write moves a few buckets (index_step). The array itself is made
- * outside the lock (index_array_new). An index begins with the shared empty array, which holds nothing: the
- * first write has to bring one. Hash bits: the lowest choose the bucket, 32 to 47 the shard, the top 16 are
- * the tag.
+ * outside the lock (index_array_new). An index begins with the shared empty array, which holds
+ * nothing: the first write has to bring one. Hash bits: the lowest choose the bucket, 32 to 47 the
+ * shard, the top 16 are the tag.
  */
 #ifndef ASIDE_STORE_INDEX_H
 #define ASIDE_STORE_INDEX_H
@@ -46,20 +49,20 @@ struct index_bucket {
 struct index_slab;
 
 struct index_array {
-    _Alignas(CACHE_LINE) size_t mask;       /* immutable */
-    _Atomic(struct index_array *) next;     /* set before the first bucket is forwarded */
+    _Alignas(CACHE_LINE) size_t mask;   /* immutable */
+    _Atomic(struct index_array *) next; /* set before the first bucket is forwarded */
     /* writers */
     struct index_slab *slabs;
     size_t slab_bytes;
-    size_t moved;                           /* buckets forwarded so far, from 0 on */
+    size_t moved; /* buckets forwarded so far, from 0 on */
     const struct mem *mem;
-    void *block;                            /* what to free */
-    size_t bytes;                           /* that the budget counts, slabs not included */
+    void *block;  /* what to free */
+    size_t bytes; /* that the budget counts, slabs not included */
     /* after it was replaced: of whoever dismantles it */
     struct index_array *doomed_next;
     uint64_t doomed_tag;
-    size_t doomed_bytes;                    /* of the entries that went with it */
-    size_t doomed_at;                       /* buckets taken apart so far */
+    size_t doomed_bytes; /* of the entries that went with it */
+    size_t doomed_at;    /* buckets taken apart so far */
     bool holds_entries;
     _Alignas(CACHE_LINE) struct index_bucket buckets[];
 };
@@ -70,25 +73,25 @@ struct index {
     _Alignas(CACHE_LINE) const struct mem *mem;
     const struct hash_seed *seed;
     struct budget *budget;
-    size_t count;        /* entries */
-    size_t grow_at;      /* count at which a larger array is wanted */
+    size_t count;   /* entries */
+    size_t grow_at; /* count at which a larger array is wanted */
 };
-
 
 enum index_end { INDEX_OK, INDEX_NO_ROOM, INDEX_NO_MEMORY, INDEX_NO_ARRAY };
 
 void index_init(struct index *index, const struct mem *mem, const struct hash_seed *seed,
                 struct budget *budget);
 
-/* ---- readers ------------------------------------------------------------------------------------- */
+/* ---- readers
+ * ------------------------------------------------------------------------------------- */
 
 static inline struct entry *index_entry(uint64_t word)
 {
     return (struct entry *)(uintptr_t)(word & ((UINT64_C(1) << INDEX_TAG_SHIFT) - 1));
 }
 
-static HOT_INLINE struct entry *index_find(const struct index *index, uint64_t hash, const void *key,
-                                       size_t key_len)
+static HOT_INLINE struct entry *index_find(const struct index *index, uint64_t hash,
+                                           const void *key, size_t key_len)
 {
     struct index_array *array = load_acquire(&index->array);
     uint64_t tag = hash >> INDEX_TAG_SHIFT;
@@ -114,7 +117,8 @@ static HOT_INLINE struct entry *index_find(const struct index *index, uint64_t h
     }
 }
 
-/* ---- writers ------------------------------------------------------------------------------------- */
+/* ---- writers
+ * ------------------------------------------------------------------------------------- */
 
 /* The word that holds this key, or NULL. */
 _Atomic uint64_t *index_locate(struct index *index, uint64_t hash, const void *key, size_t key_len);
@@ -125,7 +129,8 @@ void index_replace(_Atomic uint64_t *word, uint64_t hash, struct entry *entry);
 /* Empties the word; the entry is the caller's to retire. */
 void index_remove(struct index *index, _Atomic uint64_t *word);
 
-/* Moves a few buckets of a growing index; true if the old array is done with: *old is to be retired then. */
+/* Moves a few buckets of a growing index; true if the old array is done with: *old is to be
+ * retired then. */
 bool index_step(struct index *index, struct index_array **old);
 bool index_wants_array(const struct index *index);
 bool index_has_nothing(const struct index *index); /* not even an array */
@@ -138,7 +143,8 @@ struct index_array *index_array_new(const struct mem *mem, size_t buckets);
 bool index_grow(struct index *index, struct index_array *array);
 /* Nobody will bring an array for a while. */
 void index_grow_later(struct index *index);
-void index_array_free(struct index_array *array); /* arrays and slabs, no entries; refunds nothing */
+void index_array_free(
+    struct index_array *array); /* arrays and slabs, no entries; refunds nothing */
 /* Bytes of an array with its slabs, as the budget counts them. */
 size_t index_array_charge(const struct index_array *array);
 

@@ -5,8 +5,8 @@
  *   open -> waiting (tagged) -> ripe -> handed out to be dropped
  *                                \-> visited, while a visit names it -> ripe
  *
- * Adding is a few writes and allocates nothing: the entry's link is free, it has left the wheel. Only one
- * batch waits at a time; what comes meanwhile stays open and gets the next tag.
+ * Adding is a few writes and allocates nothing: the entry's link is free, it has left the wheel.
+ * Only one batch waits at a time; what comes meanwhile stays open and gets the next tag.
  */
 #ifndef ASIDE_STORE_LIMBO_H
 #define ASIDE_STORE_LIMBO_H
@@ -26,8 +26,8 @@ struct limbo_list {
 
 struct limbo {
     struct limbo_list open, waiting, ripe, visited;
-    uint64_t tag;         /* of waiting */
-    size_t bytes;         /* of open, waiting and ripe */
+    uint64_t tag; /* of waiting */
+    size_t bytes; /* of open, waiting and ripe */
     size_t visited_bytes;
 };
 
@@ -36,7 +36,8 @@ struct limbo {
 
 void limbo_init(struct limbo *limbo);
 void limbo_add(struct limbo *limbo, struct entry *entry);
-/* Moves batches on as far as the readers allow. Cheap unless there is a batch worth it, or pressed. */
+/* Moves batches on as far as the readers allow. Cheap unless there is a batch worth it, or
+ * pressed. */
 void limbo_step(struct limbo *limbo, bool pressed);
 /* Takes up to max ripe entries: the caller, without the lock, gives each to entry_drop(). */
 unsigned limbo_take(struct limbo *limbo, struct entry **entries, unsigned max);

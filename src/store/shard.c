@@ -22,7 +22,8 @@ void shard_init(struct shard *shard, const struct mem *mem, const struct hash_se
     shard->limbo_max = limbo_max;
 }
 
-/* ---- unlinking ----------------------------------------------------------------------------------- */
+/* ---- unlinking
+ * ----------------------------------------------------------------------------------- */
 
 static void retire(struct shard *shard, struct entry *entry) REQUIRES(shard->lock)
 {
@@ -47,19 +48,16 @@ static _Atomic uint64_t *word_of_entry(struct shard *shard, const struct entry *
     return index_locate(&shard->index, hash, entry->bytes, entry->head.key_len);
 }
 
-/* ---- putting ------------------------------------------------------------------------------------- */
+/* ---- putting
+ * ------------------------------------------------------------------------------------- */
 
 static enum shard_end put_end(enum index_end end)
 {
     switch (end) {
-    case INDEX_OK:
-        return SHARD_OK;
-    case INDEX_NO_ROOM:
-        return SHARD_NO_ROOM;
-    case INDEX_NO_ARRAY:
-        return SHARD_NO_ARRAY;
-    default:
-        return SHARD_NO_MEMORY;
+    case INDEX_OK: return SHARD_OK;
+    case INDEX_NO_ROOM: return SHARD_NO_ROOM;
+    case INDEX_NO_ARRAY: return SHARD_NO_ARRAY;
+    default: return SHARD_NO_MEMORY;
     }
 }
 
@@ -92,8 +90,8 @@ static enum shard_end overwrite(struct shard *shard, uint64_t hash, _Atomic uint
     return SHARD_OK;
 }
 
-enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry, enum shard_put how,
-                         int64_t now_ns)
+enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry,
+                         enum shard_put how, int64_t now_ns)
 {
     if (shard->closed)
         return SHARD_CLOSED;
@@ -103,14 +101,14 @@ enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry
     if (word && how == SHARD_ADD && entry_fresh(index_entry(load_relaxed(word)), now_ns))
         return SHARD_EXISTS;
     lock_touch(2);
-    enum shard_end end =
-        word ? overwrite(shard, hash, word, entry) : insert(shard, hash, entry);
+    enum shard_end end = word ? overwrite(shard, hash, word, entry) : insert(shard, hash, entry);
     if (end == SHARD_OK)
         wheel_add(&shard->wheel, entry);
     return end;
 }
 
-/* ---- other writes -------------------------------------------------------------------------------- */
+/* ---- other writes
+ * -------------------------------------------------------------------------------- */
 
 struct entry *shard_find(struct shard *shard, uint64_t hash, const void *key, size_t key_len)
 {
@@ -164,8 +162,8 @@ static bool is_over(const struct entry *entry, int64_t now_ns)
     return load_relaxed(&entry->serve_until_ns) <= now_ns;
 }
 
-bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry *entry, const void *key,
-                          size_t key_len, int64_t now_ns)
+bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry *entry,
+                          const void *key, size_t key_len, int64_t now_ns)
 {
     _Atomic uint64_t *word = index_locate(&shard->index, hash, key, key_len);
     if (!word || index_entry(load_relaxed(word)) != entry || !is_over(entry, now_ns))
@@ -179,7 +177,8 @@ size_t shard_evict(struct shard *shard, unsigned *evicted)
     struct entry *met[SWEEP_ENTRIES];
     unsigned looked = 0;
     size_t before = shard->bytes;
-    for (unsigned i = 0; i < SWEEP_BUCKETS && looked < SWEEP_ENTRIES && shard->bytes == before; i++) {
+    for (unsigned i = 0; i < SWEEP_BUCKETS && looked < SWEEP_ENTRIES && shard->bytes == before;
+         i++) {
         unsigned count = index_sweep(&shard->index, &shard->hand, met, SWEEP_ENTRIES - looked);
         looked += count;
         for (unsigned j = 0; j < count; j++) {
@@ -214,7 +213,8 @@ unsigned shard_reap(struct shard *shard, int64_t now_ns, unsigned max, unsigned 
     return looked;
 }
 
-/* ---- doom ---------------------------------------------------------------------------------------- */
+/* ---- doom
+ * ---------------------------------------------------------------------------------------- */
 
 static void doom(struct shard *shard, struct index_array *array, bool holds_entries)
     REQUIRES(shard->lock)
@@ -228,7 +228,8 @@ static void doom(struct shard *shard, struct index_array *array, bool holds_entr
     budget_refund(shard->budget, charge, 0);
 }
 
-/* The wheel is begun anew: the links of the entries that go with the arrays are never followed again. */
+/* The wheel is begun anew: the links of the entries that go with the arrays are never followed
+ * again. */
 void shard_clear(struct shard *shard, int64_t now_ns)
 {
     size_t entries = shard->index.count;
@@ -307,7 +308,8 @@ unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more)
     return count;
 }
 
-/* ---- housekeeping -------------------------------------------------------------------------------- */
+/* ---- housekeeping
+ * -------------------------------------------------------------------------------- */
 
 void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris, bool *growth)
 {
@@ -327,13 +329,14 @@ void shard_drop(struct shard_debris *debris)
     debris->count = 0;
 }
 
-/* One thread at a time makes a larger array. Several may make the first one, for which a store has to wait:
- * it is small, and all but one of them are thrown away. */
+/* One thread at a time makes a larger array. Several may make the first one, for which a store has
+ * to wait: it is small, and all but one of them are thrown away. */
 enum shard_end shard_grow(struct shard *shard, size_t *room)
 {
     lock_take(&shard->lock);
     bool first = index_has_nothing(&shard->index);
-    bool wanted = !shard->closed && (first || (index_wants_array(&shard->index) && !shard->array_coming));
+    bool wanted =
+        !shard->closed && (first || (index_wants_array(&shard->index) && !shard->array_coming));
     size_t buckets = index_next_size(&shard->index);
     if (wanted && !first)
         shard->array_coming = true;

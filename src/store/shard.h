@@ -1,11 +1,13 @@
 /*
  * store/shard -- one lock, and all that it guards: index, wheel, limbo, flights.
  *
- * Readers take no lock; everything else here does, for a bounded time: no function looks at more than 64
- * entries, none calls user code, and what is to be freed is handed out as debris for after the lock.
+ * Readers take no lock; everything else here does, for a bounded time: no function looks at more
+ * than 64 entries, none calls user code, and what is to be freed is handed out as debris for after
+ * the lock.
  *
- * An array that was replaced lies on the list of the doomed until no reader can be in it. If it held
- * entries (clear, close), they are taken out in slices then: nobody else can reach them, so no lock is needed.
+ * An array that was replaced lies on the list of the doomed until no reader can be in it. If it
+ * held entries (clear, close), they are taken out in slices then: nobody else can reach them, so
+ * no lock is needed.
  */
 #ifndef ASIDE_STORE_SHARD_H
 #define ASIDE_STORE_SHARD_H
@@ -27,16 +29,16 @@
 struct shard {
     struct index index; /* its array is read without the lock; the rest guarded */
     _Alignas(CACHE_LINE) struct lock lock;
-    bool closed;                  /* guarded by lock */
-    bool array_coming;            /* guarded by lock: somebody is making a larger array */
-    size_t hand;                  /* guarded by lock: bucket at which the sweep for victims goes on */
-    size_t limbo_max;             /* immutable: bytes in limbo above which writes are refused */
-    struct wheel wheel;           /* guarded by lock */
-    struct limbo limbo;           /* guarded by lock */
-    size_t bytes;                 /* guarded by lock: what the linked entries count for */
-    struct index_array *doomed;   /* guarded by lock */
-    size_t doomed_bytes;          /* guarded by lock */
-    struct group group;           /* guarded by lock */
+    bool closed;                /* guarded by lock */
+    bool array_coming;          /* guarded by lock: somebody is making a larger array */
+    size_t hand;                /* guarded by lock: bucket at which the sweep for victims goes on */
+    size_t limbo_max;           /* immutable: bytes in limbo above which writes are refused */
+    struct wheel wheel;         /* guarded by lock */
+    struct limbo limbo;         /* guarded by lock */
+    size_t bytes;               /* guarded by lock: what the linked entries count for */
+    struct index_array *doomed; /* guarded by lock */
+    size_t doomed_bytes;        /* guarded by lock */
+    struct group group;         /* guarded by lock */
     struct budget *budget;
 };
 
@@ -47,10 +49,10 @@ struct shard_debris {
 
 enum shard_end {
     SHARD_OK,
-    SHARD_MISS,        /* there is no fresh entry */
+    SHARD_MISS, /* there is no fresh entry */
     SHARD_EXISTS,
     SHARD_CLOSED,
-    SHARD_FENCED,      /* a write overtook the fetch */
+    SHARD_FENCED, /* a write overtook the fetch */
     /* a store that store/store may help */
     SHARD_NO_ROOM,
     SHARD_LIMBO_FULL,
@@ -65,11 +67,12 @@ void shard_init(struct shard *shard, const struct mem *mem, const struct hash_se
 /* Of a closed shard that nobody uses any more: all that waits in limbo is dropped now. */
 void shard_fini(struct shard *shard);
 
-/* ---- with the lock held -------------------------------------------------------------------------- */
+/* ---- with the lock held
+ * -------------------------------------------------------------------------- */
 
 /* Links the entry, whose times are set, in the place of what was there; takes its reference. */
-enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry, enum shard_put how,
-                         int64_t now_ns) REQUIRES(shard->lock);
+enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry,
+                         enum shard_put how, int64_t now_ns) REQUIRES(shard->lock);
 /* Unlinks the key; SHARD_OK if the entry was fresh. */
 enum shard_end shard_delete(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
                             int64_t now_ns) REQUIRES(shard->lock);
@@ -82,14 +85,14 @@ enum shard_end shard_touch(struct shard *shard, uint64_t hash, const void *key, 
 struct entry *shard_find(struct shard *shard, uint64_t hash, const void *key, size_t key_len)
     REQUIRES(shard->lock);
 /* Unlinks this very entry if it is still there and over. */
-bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry *entry, const void *key,
-                          size_t key_len, int64_t now_ns) REQUIRES(shard->lock);
+bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry *entry,
+                          const void *key, size_t key_len, int64_t now_ns) REQUIRES(shard->lock);
 /* Lets the hand go on over a few buckets; the bytes that it evicted. */
 size_t shard_evict(struct shard *shard, unsigned *evicted) REQUIRES(shard->lock);
 /* Makes due what now_ns has passed. */
 void shard_pass_time(struct shard *shard, int64_t now_ns) REQUIRES(shard->lock);
-/* Looks at up to max entries that are due and removes those whose time is over. Returns how many it looked at: less
- * than max means all. */
+/* Looks at up to max entries that are due and removes those whose time is over. Returns how many
+ * it looked at: less than max means all. */
 unsigned shard_reap(struct shard *shard, int64_t now_ns, unsigned max, unsigned *reaped)
     REQUIRES(shard->lock);
 /* Publishes an empty table; what was there is doomed. Fences all flights. */
@@ -98,10 +101,12 @@ void shard_clear(struct shard *shard, int64_t now_ns) REQUIRES(shard->lock);
 void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris, bool *growth)
     REQUIRES(shard->lock);
 
-/* ---- without it ---------------------------------------------------------------------------------- */
+/* ---- without it
+ * ---------------------------------------------------------------------------------- */
 
 void shard_drop(struct shard_debris *debris);
-/* Brings the larger array that the index wants; SHARD_NO_ROOM or SHARD_NO_MEMORY if that is not to be had. */
+/* Brings the larger array that the index wants; SHARD_NO_ROOM or SHARD_NO_MEMORY if that is not to
+ * be had. */
 enum shard_end shard_grow(struct shard *shard, size_t *room);
 /* Takes a slice of at most max entries out of what is doomed; how many. *more: go on. */
 unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more);

@@ -8,7 +8,8 @@
 #define SHARD_ENTRIES ((size_t)512)
 #define MOST_TURNS 64
 
-/* ---- making -------------------------------------------------------------------------------------- */
+/* ---- making
+ * -------------------------------------------------------------------------------------- */
 
 static size_t shards_for(size_t max_bytes, size_t max_entries)
 {
@@ -27,11 +28,12 @@ static size_t limbo_for(size_t max_bytes, size_t shards)
     return one > 16384 ? one : 16384;
 }
 
-bool store_init(struct store *store, struct home *home, const struct hash_seed *seed, size_t max_bytes,
-                size_t max_entries, int64_t now_ns)
+bool store_init(struct store *store, struct home *home, const struct hash_seed *seed,
+                size_t max_bytes, size_t max_entries, int64_t now_ns)
 {
     size_t shards = shards_for(max_bytes, max_entries);
-    store->shards = mem_zalloc_lines(&home->mem, shards * sizeof(struct shard), &store->shards_block);
+    store->shards =
+        mem_zalloc_lines(&home->mem, shards * sizeof(struct shard), &store->shards_block);
     if (!store->shards)
         return false;
     store->seed = *seed;
@@ -58,9 +60,11 @@ static void count(struct store *store, enum counter counter, uint64_t n)
         counter_add(store->home, thread_self(), counter, n);
 }
 
-/* ---- relief -------------------------------------------------------------------------------------- */
+/* ---- relief
+ * -------------------------------------------------------------------------------------- */
 
-/* Turns that surely bring the hand round often enough to condemn something, if there is anything. */
+/* Turns that surely bring the hand round often enough to condemn something, if there is anything.
+ * */
 static size_t turns_for(const struct shard *shard)
 {
     return 4 * (index_next_size(&shard->index) / 32 + 1);
@@ -126,15 +130,10 @@ static enum shard_end grow(struct store *store, struct shard *shard)
 static bool relieve(struct store *store, struct shard *shard, enum shard_end *end, size_t need)
 {
     switch (*end) {
-    case SHARD_NO_ROOM:
-        return store_make_room(store, shard, need);
-    case SHARD_LIMBO_FULL:
-        return empty_limbo(shard);
-    case SHARD_NO_ARRAY:
-        *end = grow(store, shard);
-        return *end == SHARD_OK;
-    default:
-        return false;
+    case SHARD_NO_ROOM: return store_make_room(store, shard, need);
+    case SHARD_LIMBO_FULL: return empty_limbo(shard);
+    case SHARD_NO_ARRAY: *end = grow(store, shard); return *end == SHARD_OK;
+    default: return false;
     }
 }
 
@@ -146,23 +145,18 @@ static bool needs_relief(enum shard_end end)
 static aside_status status_of(enum shard_end end)
 {
     switch (end) {
-    case SHARD_OK:
-        return ASIDE_OK;
-    case SHARD_MISS:
-        return ASIDE_MISS;
-    case SHARD_EXISTS:
-        return ASIDE_EXISTS;
-    case SHARD_CLOSED:
-        return ASIDE_E_CLOSED;
+    case SHARD_OK: return ASIDE_OK;
+    case SHARD_MISS: return ASIDE_MISS;
+    case SHARD_EXISTS: return ASIDE_EXISTS;
+    case SHARD_CLOSED: return ASIDE_E_CLOSED;
     case SHARD_NO_MEMORY:
-    case SHARD_NO_ARRAY:
-        return ASIDE_E_NOMEM;
-    default:
-        return ASIDE_E_BUSY;
+    case SHARD_NO_ARRAY: return ASIDE_E_NOMEM;
+    default: return ASIDE_E_BUSY;
     }
 }
 
-/* ---- writes -------------------------------------------------------------------------------------- */
+/* ---- writes
+ * -------------------------------------------------------------------------------------- */
 
 /* Ends a lock hold in which something was written. */
 static void unlock_after_write(struct store *store, struct shard *shard) RELEASES(shard->lock)
@@ -286,8 +280,8 @@ aside_status store_touch(struct store *store, uint64_t hash, const void *key, si
     return status_of(end);
 }
 
-void store_lazily_remove(struct store *store, uint64_t hash, const struct entry *entry, const void *key,
-                         size_t key_len, int64_t now_ns)
+void store_lazily_remove(struct store *store, uint64_t hash, const struct entry *entry,
+                         const void *key, size_t key_len, int64_t now_ns)
 {
     struct shard *shard = store_shard(store, hash);
     if (!lock_try(&shard->lock))
@@ -297,7 +291,8 @@ void store_lazily_remove(struct store *store, uint64_t hash, const struct entry 
     count(store, COUNTER_expired, removed);
 }
 
-/* ---- upkeep -------------------------------------------------------------------------------------- */
+/* ---- upkeep
+ * -------------------------------------------------------------------------------------- */
 
 static void free_slice(struct store *store, struct shard *shard)
 {
@@ -311,8 +306,8 @@ static void free_slice(struct store *store, struct shard *shard)
         (void)grow(store, shard);
 }
 
-/* One shard's share; how many entries it looked at. Time passes once: what is due in a moment would be due
- * again after each slice. */
+/* One shard's share; how many entries it looked at. Time passes once: what is due in a moment
+ * would be due again after each slice. */
 static size_t reap_shard(struct store *store, struct shard *shard, int64_t now_ns, size_t budget,
                          size_t *reaped)
 {

@@ -1,9 +1,9 @@
 /*
  * store/store -- the shards of one cache, and what a store that does not fit at once has to do.
  *
- * A write that finds no room gives up its shard's lock, makes room, and begins anew: never two locks. The room
- * is sought in the own shard first, then in the others. Every loop here is bounded; what it cannot get in
- * that many turns is refused with a code.
+ * A write that finds no room gives up its shard's lock, makes room, and begins anew: never two
+ * locks. The room is sought in the own shard first, then in the others. Every loop here is
+ * bounded; what it cannot get in that many turns is refused with a code.
  */
 #ifndef ASIDE_STORE_STORE_H
 #define ASIDE_STORE_STORE_H
@@ -16,11 +16,11 @@
 #include <stdio.h>
 
 struct store {
-    struct hash_seed seed;      /* immutable */
-    struct shard *shards;       /* immutable */
-    size_t shard_mask;          /* immutable */
-    bool evicts;                /* immutable: there is a bound */
-    struct home *home;          /* immutable */
+    struct hash_seed seed; /* immutable */
+    struct shard *shards;  /* immutable */
+    size_t shard_mask;     /* immutable */
+    bool evicts;           /* immutable: there is a bound */
+    struct home *home;     /* immutable */
     void *shards_block;
     struct budget budget;
     _Atomic uint32_t next_victim; /* shard at which the search for room goes on */
@@ -28,8 +28,8 @@ struct store {
 };
 
 /* False: no memory. */
-bool store_init(struct store *store, struct home *home, const struct hash_seed *seed, size_t max_bytes,
-                size_t max_entries, int64_t now_ns);
+bool store_init(struct store *store, struct home *home, const struct hash_seed *seed,
+                size_t max_bytes, size_t max_entries, int64_t now_ns);
 void store_fini(struct store *store);
 
 #define STORE_SHARD_SHIFT 32
@@ -39,11 +39,13 @@ static inline struct shard *store_shard(const struct store *store, uint64_t hash
     return &store->shards[hash >> STORE_SHARD_SHIFT & store->shard_mask];
 }
 
-/* Stores the entry and fences the key's flight. Takes the entry's reference if it returns ASIDE_OK. */
+/* Stores the entry and fences the key's flight. Takes the entry's reference if it returns
+ * ASIDE_OK. */
 aside_status store_put(struct store *store, uint64_t hash, struct entry *entry, enum shard_put how,
                        int64_t now_ns);
-/* Stores the entry (NULL: nothing) unless the flight may not, and settles the flight by its answer, in one hold of
- * the lock; wakes. Takes a reference of its own to the entry if it returns true. */
+/* Stores the entry (NULL: nothing) unless the flight may not, and settles the flight by its
+ * answer, in one hold of the lock; wakes. Takes a reference of its own to the entry if it returns
+ * true. */
 bool store_publish(struct store *store, struct flight *flight, struct entry *entry, int64_t now_ns);
 
 enum store_drop { STORE_DELETE, STORE_EXPIRE };
@@ -52,8 +54,8 @@ aside_status store_drop(struct store *store, uint64_t hash, const void *key, siz
 aside_status store_touch(struct store *store, uint64_t hash, const void *key, size_t key_len,
                          int64_t now_ns, int64_t until_ns);
 /* A reader has met an entry that is over: remove it, if nobody holds the lock. */
-void store_lazily_remove(struct store *store, uint64_t hash, const struct entry *entry, const void *key,
-                         size_t key_len, int64_t now_ns);
+void store_lazily_remove(struct store *store, uint64_t hash, const struct entry *entry,
+                         const void *key, size_t key_len, int64_t now_ns);
 
 /* Evicts until so many bytes have become free; false if there is nothing to evict. */
 bool store_make_room(struct store *store, struct shard *near, size_t need);

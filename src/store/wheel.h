@@ -1,11 +1,11 @@
 /*
  * store/wheel -- deadlines in O(1): a hierarchical timing wheel (Varghese and Lauck 1987).
  *
- * Six levels of 32 rings; a ring of level l spans 2^(22 + 5 l) nanoseconds, 4 ms on the lowest, 39 hours
- * on the highest. Adding and removing are a few writes. wheel_advance() splices every ring
- * that time has passed into the list of what is due, without looking at a single entry, and wheel_due()
- * hands that out one by one: what is not over yet goes back, further down. Guarded by the
- * shard's lock.
+ * Six levels of 32 rings; a ring of level l spans 2^(22 + 5 l) nanoseconds, 4 ms on the lowest, 39
+ * hours on the highest. Adding and removing are a few writes. wheel_advance() splices every ring
+ * that time has passed into the list of what is due, without looking at a single entry, and
+ * wheel_due() hands that out one by one: what is not over yet goes back, further down. Guarded by
+ * the shard's lock.
  */
 #ifndef ASIDE_STORE_WHEEL_H
 #define ASIDE_STORE_WHEEL_H

@@ -3,13 +3,14 @@
  *
  * Modelled: one key in one shard. The shard's lock, the index (read without a lock), the table of
  * flights, the parking word with the futex's compare-and-sleep, one token with its lock, references,
- * and freed memory. A caller without a token leads on its own thread; the one with a token hands the
- * fetch to a worker. The transitions group_join, group_settle, group_fence, group_supersede and
- * group_leave, and the fields of a flight, carry the names that group.c gives them (names.sh compares).
+ * and freed memory. A caller without a token leads on its own thread, and what his fetch says is his; the one
+ * with a token hands the fetch to a worker. The transitions group_join, group_lead, group_settle, group_fence,
+ * group_fence_all, group_supersede and group_leave, and the fields of a flight, carry the names that group.c
+ * gives them (names.sh compares).
  *
  * Left out: other keys (they share the lock and nothing else), expiry and stale values, the caller's
- * deadline (it leaves as a cancelled one does), futures and inboxes, tags, the cap on superseded
- * flights, failed allocation, spurious wake-ups (they could only hide a lost one), close's wait for
+ * deadline (it leaves as a cancelled one does), asking an abandoned fetch to stop, fetches that complete
+ * later, the caps on flights and waiters, failed allocation, spurious wake-ups (they could only hide a lost one), close's wait for
  * running fetches, and every order weaker than sequential: what is read without a lock here
  * (index, settled, the waiter's state, word) is published with release and read with acquire there.
  *
@@ -29,7 +30,7 @@
  * What is asserted, by the promise it belongs to:
  *   F1  at most one fetch that may still store; none where none is due (ghost `due`)
  *   F3  one verdict, one value, one `shared` bit a flight, and the bit is true
- *   W1  who enters after the write has returned sees no older value; who sees one gets it flagged
+ *   W1  who enters after the write has returned sees no older value; who joined before gets it flagged
  *   C1-C3  only the token's owner is cancelled; a fired token joins nothing; a ready value wins
  *   P1  after close has returned nobody waits, and later calls get CLOSED
  *   memory: nothing is touched after it was freed; every flight is freed exactly once
@@ -52,6 +53,7 @@
  *  14  the flight is removed in one lock hold, and the value stored in the next
  *  15  close settles the current flight only, not the detached ones
  *  16  a newcomer joins a flight that a clear overtook
+ *  17  a fired token is believed without another look at the index
  */
 
 #ifndef CALLERS
@@ -81,10 +83,10 @@ typedef flight {
     bool settled; /* the verdict is final */
     mtype verdict;
     byte value;
-    bool flagged; /* a write had overtaken it when it was settled */
+    bool overtaken; /* may not be stored: those who get it are told */
     bool shared;
     byte waiters;
-    bit stamp; /* of the group when it was led */
+    byte stamp; /* of the group when it was led */
     /* atomic */
     byte refs;
     byte word; /* the parking word: a sequence number */
@@ -98,7 +100,7 @@ byte shard_lock; /* 0, or 1 + the holder's process number */
 byte index = EMPTY;
 byte table = NONE;
 bool closed;
-bit stamp; /* moves when all keys are written at once: once here */
+byte stamp; /* moves when all keys are written at once */
 byte flights; /* led so far */
 
 /* The token, and each caller's waiter, which lives as long as the caller's reference. */
@@ -119,7 +121,8 @@ byte source = 1;
 bool due = true; /* a fetch is warranted: nothing is stored, and no fetch that may store runs */
 byte newest = 1; /* the oldest version that a caller who enters now may see */
 bool fire_returned, close_returned;
-bool ready;       /* caller 0's value was ready when the firing began */
+bool ready;       /* caller 0's flight had its value when the token fired */
+bool kept;        /* the index had it then, before caller 0 came to a flight, and nobody has removed it */
 bool returned[N]; /* the call is over */
 bool inside[N];   /* runs a fetch on its own thread */
 
@@ -153,7 +156,7 @@ inline unref(f)
         :: fl[f].refs == 0 ->
             assert(!fl[f].current && table != f && !fl[f].running);
             fl[f].freed = true;
-            fl[f].fenced = false; fl[f].verdict = NOTHING; fl[f].value = 0; fl[f].flagged = false;
+            fl[f].fenced = false; fl[f].verdict = NOTHING; fl[f].value = 0; fl[f].overtaken = false;
             fl[f].shared = false; fl[f].waiters = 0; fl[f].word = 0; fl[f].seen = false;
             fl[f].stamp = 0
         :: else
@@ -191,7 +194,6 @@ inline group_settle(f, v, val)
             assert(!fl[f].seen || (fl[f].verdict == v && fl[f].value == val));
             fl[f].verdict = v;
             fl[f].value = val;
-            fl[f].flagged = fl[f].fenced || behind(f);
             fl[f].shared = fl[f].waiters >= 2;
             fl[f].settled = true;
             if
@@ -226,7 +228,7 @@ inline group_fence(f)
 /* A write of all keys at once. */
 inline group_fence_all()
 {
-    stamp = 1
+    stamp++
 }
 
 /* Over age: a waiter or a newcomer ends it for all. */
@@ -253,60 +255,57 @@ inline group_leave(f)
 }
 
 /*
- * Look again, then join the current flight or lead a new one. A current flight that a clear overtook, or
- * that is over age, goes off the table first: old is then to be woken. f == NONE: told is the answer.
+ * Joins the current flight (f), or leaves f NONE. A flight that a clear overtook, or that is over age, goes off
+ * the table first; old is one to be woken then.
  */
-inline group_join(c)
+inline group_join()
 {
     if
-    :: closed -> told = CLOSED
-#ifndef FAULT_1
-    :: !closed && index != EMPTY -> told = VALUE; value = index
-#endif
-    :: else ->
-        assert(!after_fire && !after_close);
-        if
 #ifndef FAULT_16
-        :: table != NONE && behind(table) -> group_fence(table)
-        :: table == NONE || !behind(table)
+    :: table != NONE && behind(table) -> group_fence(table)
+    :: table == NONE || !behind(table)
 #else
-        :: true
+    :: true
 #endif
 #ifdef SUPERSEDE
-        :: table != NONE && !behind(table) ->
-            old = table;
-            fl[old].refs++;
-            group_supersede(old)
+    :: table != NONE && !behind(table) ->
+        old = table;
+        fl[old].refs++;
+        group_supersede(old)
 #endif
-        fi;
-        d_step {
-            if
-            :: table != NONE ->
-                f = table;
-                touch(f);
-                assert(fl[f].current);
-                fl[f].waiters++;
-                fl[f].refs++
-            :: else ->
-                f = flights;
-                flights++;
-                leads = true;
-                table = f;
-                fl[f].current = true;
-                fl[f].stamp = stamp;
-                fl[f].waiters = 1;
-                fl[f].refs = 2; /* the runner's and the leader's own */
-                fl[f].running = true;
-                assert(due);
-                due = false;
-                for (i : 0 .. N - 1) {
-                    assert(i == f || !storable(i))
-                }
-                i = 0
-            fi;
-            w[c].on = f
+    fi;
+    d_step {
+        f = table;
+        if
+        :: f != NONE ->
+            touch(f);
+            assert(fl[f].current);
+            fl[f].waiters++;
+            fl[f].refs++
+        :: else
+        fi
+    }
+}
+
+/* A new flight, with the leader attached and two references: his and the runner's. */
+inline group_lead()
+{
+    d_step {
+        f = flights;
+        flights++;
+        table = f;
+        fl[f].current = true;
+        fl[f].stamp = stamp;
+        fl[f].waiters = 1;
+        fl[f].refs = 2;
+        fl[f].running = true;
+        assert(due && table != NONE);
+        due = false;
+        for (i : 0 .. N - 1) {
+            assert(i == f || !storable(i))
         }
-    fi
+        i = 0
+    }
 }
 
 /* ---- the runner ---- */
@@ -330,13 +329,14 @@ inline group_join(c)
 #endif
 
 #if defined(FAULT_6)
-#define may_store(f) (!closed && !fl[f].settled && !behind(f))
+#define may_store(f) (!fl[f].settled && !behind(f))
 #elif defined(FAULT_12) || defined(FAULT_14)
-#define may_store(f) (!closed && !fl[f].fenced && !behind(f))
+#define may_store(f) (!fl[f].fenced && !behind(f))
 #else
-#define may_store(f) (!closed && !fl[f].settled && !fl[f].fenced && !behind(f))
+#define may_store(f) (!fl[f].settled && !fl[f].fenced && !behind(f))
 #endif
 
+/* Leaves outcome and fetched. */
 inline fetch_and_publish(f)
 {
     d_step { outcome = VALUE; fetched = source }
@@ -356,6 +356,8 @@ inline fetch_and_publish(f)
     atomic {
         lock_shard();
         touch(f);
+        fl[f].overtaken = !may_store(f);
+        assert(outcome != VALUE || fetched >= newest || fl[f].overtaken);
         if
         :: outcome == VALUE && may_store(f) -> index = fetched
         :: else
@@ -364,8 +366,6 @@ inline fetch_and_publish(f)
     atomic {
         group_settle(f, outcome, fetched);
         fl[f].running = false;
-        fetched = 0;
-        outcome = NOTHING;
         shard_lock = 0
     }
 #ifdef FAULT_10
@@ -386,7 +386,8 @@ proctype worker()
 
     if
     :: d_step { handed != NONE -> f = handed; handed = NONE }
-        fetch_and_publish(f)
+        fetch_and_publish(f);
+        d_step { outcome = NOTHING; fetched = 0; f = NONE }
     :: handed == NONE && returned[0]
     fi
 }
@@ -451,22 +452,48 @@ inline take_verdict(f)
     value = fl[f].value;
     assert(fl[f].settled && told != NOTHING);
     assert(fl[f].shared == (fl[f].waiters >= 2));
-    assert(told != VALUE || fl[f].flagged || value >= at_least);
     fl[f].seen = true
 }
 
-/* A miss: join or lead, wait, take the verdict or leave. */
-inline fetch_through_flight(c)
+/* His own fetch's answer is the leader's, also where another verdict came first. */
+inline take_answer(f)
+{
+    touch(f);
+    told = outcome;
+    value = fetched;
+    assert(fl[f].settled);
+    assert(fl[f].shared == (fl[f].waiters >= 2));
+    assert((told == fl[f].verdict && value == fl[f].value) || fl[f].verdict == CLOSED ||
+        fl[f].verdict == FETCH_TIMEOUT);
+    outcome = NOTHING;
+    fetched = 0
+}
+
+/* Under the lock: look again, then join or lead. f == NONE: told is the answer. */
+inline meet(c)
 {
     atomic {
         lock_shard();
-        group_join(c);
-        shard_lock = 0;
         if
-        :: leads && has_token(c) -> handed = f
-        :: leads && !has_token(c) -> inside[c] = true
-        :: else
-        fi
+        :: closed -> told = CLOSED
+#ifndef FAULT_1
+        :: !closed && index != EMPTY -> told = VALUE; value = index
+#endif
+        :: else ->
+            assert(!after_fire && !after_close);
+            group_join();
+            if
+            :: f == NONE ->
+                group_lead();
+                if
+                :: has_token(c) -> handed = f
+                :: else -> inside[c] = true
+                fi
+            :: else
+            fi;
+            w[c].on = f
+        fi;
+        shard_lock = 0
     }
 #ifdef SUPERSEDE
     if
@@ -475,50 +502,57 @@ inline fetch_through_flight(c)
         unref(old);
         old = NONE
     :: else
+    fi
+#endif
+}
+
+/* As a waiter: the verdict, or CANCELLED. */
+inline wait_or_leave(c)
+{
+    if
+    :: has_token(c) -> register_with_token(c)
+    :: else
+    fi;
+    wait_for(c, f);
+#ifndef FAULT_7
+    if
+    :: has_token(c) -> unregister_from_token(c)
+    :: else
     fi;
 #endif
     if
-    :: f == NONE
-    :: else ->
+    :: done
+    :: else -> atomic { lock_shard(); group_leave(f); shard_lock = 0 }
+    fi;
+    atomic {
+        done = false;
         if
-        :: leads && !has_token(c) ->
-            fetch_and_publish(f);
-            inside[c] = false
-        :: else
+        :: told == CANCELLED
+        :: else -> take_verdict(f)
         fi;
-        leads = false;
-        if
-        :: has_token(c) -> register_with_token(c)
-        :: else
-        fi;
-        wait_for(c, f);
-#ifndef FAULT_7
-        if
-        :: has_token(c) -> unregister_from_token(c)
-        :: else
-        fi;
-#endif
-        if
-        :: done
-        :: else -> atomic { lock_shard(); group_leave(f); shard_lock = 0 }
-        fi;
-        atomic {
-            done = false;
-            if
-            :: told == CANCELLED
-            :: else -> take_verdict(f)
-            fi;
-            w[c].on = NONE;
-            unref(f)
-        }
+        w[c].on = NONE;
+        unref(f)
+    }
 #ifdef FAULT_7
-        if
-        :: has_token(c) -> unregister_from_token(c)
-        :: else
-        fi;
-#endif
-        f = NONE
+    if
+    :: has_token(c) -> unregister_from_token(c)
+    :: else
     fi
+#endif
+}
+
+/* A miss. */
+inline fetch_through_flight(c)
+{
+    meet(c);
+    if
+    :: f == NONE
+    :: f != NONE && inside[c] ->
+        fetch_and_publish(f);
+        atomic { take_answer(f); inside[c] = false; w[c].on = NONE; unref(f) }
+    :: f != NONE && !inside[c] -> wait_or_leave(c)
+    fi;
+    f = NONE
 }
 
 inline get_with_fetch(c)
@@ -531,12 +565,17 @@ inline get_with_fetch(c)
     }
     if
     :: value != EMPTY -> told = VALUE
-    :: value == EMPTY && has_token(c) && fired -> told = CANCELLED
+    :: value == EMPTY && has_token(c) && fired ->
+#ifdef FAULT_17
+        told = CANCELLED
+#else
+        atomic { value = index; told = (value != EMPTY -> VALUE : CANCELLED) }
+#endif
     :: else -> fetch_through_flight(c)
     fi;
     d_step {
         assert(told != CANCELLED || (has_token(c) && fired));
-        assert(told == VALUE || !(has_token(c) && ready));
+        assert(told == VALUE || !(has_token(c) && (ready || kept)));
         assert(told != VALUE || value >= at_least);
         assert(told == CLOSED || told == CANCELLED || !after_close);
         assert(told != CLOSED || closed);
@@ -549,7 +588,7 @@ inline get_with_fetch(c)
 #define CALLER_LOCALS                                                                              \
     byte f = NONE, old = NONE, value, ticket, fetched, at_least, i;                                \
     mtype told = NOTHING, outcome = NOTHING;                                                       \
-    bool leads, done, after_fire, after_close
+    bool done, after_fire, after_close
 
 proctype caller(byte c)
 {
@@ -575,6 +614,7 @@ proctype writer()
 #else
             index = EMPTY;
             due = true;
+            kept = false;
 #endif
 #ifdef CLEAR
             group_fence_all();
@@ -601,6 +641,7 @@ proctype firer()
         fired = true;
         f = w[0].on;
         ready = f != NONE && fl[f].settled && fl[f].verdict == VALUE;
+        kept = f == NONE && index != EMPTY && !returned[0];
         f = NONE
     }
     if
@@ -618,46 +659,56 @@ proctype firer()
 #endif
 
 #ifdef CLOSE
-proctype closer()
+inline mark_closed()
 {
-    byte i, j;
-    bool mine[N];
-#ifndef FAULT_8
-    atomic { lock_shard(); closed = true; index = EMPTY }
+    atomic { lock_shard(); group_fence_all(); closed = true; index = EMPTY; kept = false; shard_lock = 0 }
+}
+
+#ifdef FAULT_15
+#define settles(f) (f == table)
 #else
-    atomic { lock_shard() }
+#define settles(f) (f < flights && !fl[f].freed && !fl[f].settled)
 #endif
+
+/* Each flight in a lock hold of its own. */
+inline settle_flights()
+{
     for (j : 0 .. N - 1) {
         atomic {
+            lock_shard();
             if
-#ifdef FAULT_15
-            :: j == table ->
-#else
-            :: j < flights && !fl[j].freed && !fl[j].settled ->
-#endif
-                mine[j] = true;
+            :: settles(j) ->
+                mine = true;
 #ifndef FAULT_11
                 fl[j].refs++; /* it may end while it is being woken */
 #endif
                 group_settle(j, CLOSED, 0)
             :: else
-            fi
+            fi;
+            shard_lock = 0
         }
-    }
-    shard_lock = 0;
-    for (j : 0 .. N - 1) {
         if
-        :: mine[j] ->
+        :: mine ->
+            mine = false;
             wake_all(j);
 #ifndef FAULT_11
-            unref(j);
+            unref(j)
 #endif
-            mine[j] = false
         :: else
         fi
     }
+}
+
+proctype closer()
+{
+    byte i, j;
+    bool mine;
 #ifdef FAULT_8
-    atomic { lock_shard(); closed = true; index = EMPTY; shard_lock = 0 }
+    settle_flights();
+    mark_closed();
+#else
+    mark_closed();
+    settle_flights();
 #endif
     atomic {
         for (j : 0 .. N - 1) {

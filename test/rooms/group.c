@@ -23,12 +23,17 @@ static struct flight *lead_stopping(const char *text)
     return lead_call(text, &call);
 }
 
-static bool leave(struct flight *flight)
+static bool leave_as(struct flight *flight, bool is_leader)
 {
     lock_take(&lock);
-    bool left = group_leave(flight);
+    bool left = group_leave(flight, is_leader);
     lock_release(&lock);
     return left;
+}
+
+static bool leave(struct flight *flight)
+{
+    return leave_as(flight, false);
 }
 
 static void fence(const char *text)
@@ -161,22 +166,26 @@ TEST(the_empty_key_has_flights_as_well)
     end();
 }
 
-TEST(a_flight_that_has_its_most_waiters_is_full)
+TEST(a_flight_that_as_many_have_joined_as_may_is_full)
 {
     begin();
     struct flight *flight = lead("key"), *old = NULL;
     bool full = false;
+    CHECK(join_at("key", STARTED, 2, &full, &old) == flight); /* the leader has not joined */
     CHECK(join_at("key", STARTED, 2, &full, &old) == flight);
     CHECK(!full);
     CHECK(join_at("key", STARTED, 2, &full, &old) == NULL);
     CHECK(full && old == NULL);
-    CHECK_INT(flight->waiters, 2);
+    CHECK_INT(flight->waiters, 3);
+    CHECK(leave_as(flight, true)); /* which makes no room for one who joins */
+    CHECK(join_at("key", STARTED, 2, &full, &old) == NULL);
+    CHECK(full);
     CHECK(leave(flight));
     CHECK(join_at("key", STARTED, 2, &full, &old) == flight);
     CHECK(!full);
     settle(flight, ASIDE_NOT_FOUND);
-    flight_unref(flight);
-    flight_unref(flight);
+    for (int i = 0; i < 3; i++)
+        flight_unref(flight);
     unref_both(flight);
     end();
 }
@@ -222,7 +231,7 @@ TEST(shared_is_whether_two_were_attached_at_that_moment)
     struct flight *alone = lead("a"), *left = lead("b"), *both = lead("c"), *nobody = lead("d");
     CHECK(join("b") == left && join("c") == both);
     CHECK(leave(left));
-    CHECK(leave(nobody));
+    CHECK(leave_as(nobody, true));
     settle(alone, ASIDE_OK);
     settle(left, ASIDE_OK);
     settle(both, ASIDE_OK);
@@ -447,11 +456,11 @@ TEST(only_the_last_to_leave_asks_the_fetch_to_stop)
     begin();
     struct flight *flight = lead_stopping("key"), *other = lead("other");
     CHECK(join("key") == flight);
-    CHECK(leave(flight));
+    CHECK(leave_as(flight, true));
     CHECK_INT(flight->stop, STOP_NO);
     CHECK(leave(flight));
     CHECK_INT(flight->stop, STOP_ASKED);
-    CHECK(leave(other)); /* and only where the call wants it */
+    CHECK(leave_as(other, true)); /* and only where the call wants it */
     CHECK_INT(other->stop, STOP_NO);
     flight_unref(flight);
     settle(flight, ASIDE_OK);
@@ -465,7 +474,7 @@ TEST(a_newcomer_revives_a_fetch_that_has_not_heard)
 {
     begin();
     struct flight *flight = lead_stopping("key");
-    CHECK(leave(flight));
+    CHECK(leave_as(flight, true));
     CHECK(join("key") == flight);
     CHECK_INT(flight->stop, STOP_NO);
     CHECK_INT(flight->waiters, 1);
@@ -480,7 +489,7 @@ TEST(a_newcomer_leads_anew_once_the_fetch_has_heard)
 {
     begin();
     struct flight *flight = lead_stopping("key");
-    CHECK(leave(flight));
+    CHECK(leave_as(flight, true));
     flight->stop = STOP_HEARD;
     CHECK(join("key") == NULL);
     CHECK(!group_may_store(flight));

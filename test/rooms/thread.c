@@ -284,5 +284,5 @@ TEST(destructors_that_run_before_the_library_s_may_count)
 {
     CHECK_INT(pthread_key_create(&late, late_destructor), 0);
     check_late();
-    CHECK_INT(had_no_record, 0);
+    CHECK(had_no_record <= 10); /* in no round but the last */
 }

@@ -1,0 +1,487 @@
+/*
+ * shard.c -- store/shard: what is linked is counted, what was unlinked is freed, and no hold of the
+ * lock looks at more than 64 entries (B4): debug builds end the process where one does.
+ */
+#include "rooms.h"
+
+#include "store/shard.h"
+
+enum { MANY = 10000 };
+
+static struct ground ground;
+static struct shard *shard;
+static void *shard_block;
+static int64_t now;
+
+static void begin(size_t max_bytes, size_t max_entries, size_t limbo_max)
+{
+    now = INT64_C(1000000000);
+    ground_init(&ground, max_bytes, max_entries);
+    shard = mem_zalloc_lines(&mem_default, sizeof *shard, &shard_block);
+    CHECK(shard != NULL);
+    shard_init(shard, &ground.mem, &ground.seed, &ground.budget, limbo_max, now);
+}
+
+/* The housekeeping that follows a write, pressed or not. */
+static bool upkeep(bool pressed)
+{
+    struct shard_debris debris;
+    bool growth = false;
+    lock_take(&shard->lock);
+    shard_upkeep(shard, pressed, &debris, &growth);
+    lock_release(&shard->lock);
+    CHECK(debris.count <= (pressed ? SHARD_SLICE : SHARD_SIDE));
+    shard_drop(&debris);
+    return growth;
+}
+
+static void free_waiting(void)
+{
+    bool more = true;
+    while (more)
+        more = shard_dismantle(shard, SHARD_SLICE, &more) > 0 || more;
+    for (int i = 0; i < 2 * MANY / SHARD_SLICE && shard->limbo.bytes; i++)
+        (void)upkeep(true);
+    CHECK_INT(shard->limbo.bytes, 0);
+    CHECK_INT(shard->doomed_bytes, 0);
+}
+
+static void end(void)
+{
+    lock_take(&shard->lock);
+    shard_clear(shard, now);
+    shard->closed = true;
+    lock_release(&shard->lock);
+    free_waiting();
+    shard_fini(shard);
+    mem_free(&mem_default, shard_block);
+    ground_fini(&ground);
+}
+
+static uint64_t hash(uint32_t i)
+{
+    return ground_hash(&ground, &i, sizeof i);
+}
+
+static struct entry *make(uint32_t i, size_t size, int64_t until_ns)
+{
+    return entry_make(ground.home, &i, sizeof i, size, now, until_ns);
+}
+
+static enum shard_end put_as(uint32_t i, struct entry *entry, enum shard_put how)
+{
+    enum shard_end end;
+    do {
+        lock_take(&shard->lock);
+        end = shard_put(shard, hash(i), entry, how, now);
+        lock_release(&shard->lock);
+        if (end == SHARD_NO_ARRAY) {
+            size_t room = 0;
+            enum shard_end grown = shard_grow(shard, &room);
+            if (grown != SHARD_OK)
+                end = grown;
+        }
+    } while (end == SHARD_NO_ARRAY);
+    if (end != SHARD_OK)
+        entry_discard(entry);
+    return end;
+}
+
+/* A whole write, as store/store does it. */
+static void put(uint32_t i, int64_t until_ns)
+{
+    CHECK_INT(put_as(i, make(i, 4, until_ns), SHARD_SET), SHARD_OK);
+    if (upkeep(false)) {
+        size_t room = 0;
+        (void)shard_grow(shard, &room);
+    }
+    bool more;
+    (void)shard_dismantle(shard, SHARD_SIDE, &more);
+}
+
+static bool has(uint32_t i)
+{
+    lock_take(&shard->lock);
+    struct entry *entry = shard_find(shard, hash(i), &i, sizeof i);
+    lock_release(&shard->lock);
+    return entry != NULL;
+}
+
+static enum shard_end drop(uint32_t i)
+{
+    lock_take(&shard->lock);
+    enum shard_end end = shard_delete(shard, hash(i), &i, sizeof i, now);
+    lock_release(&shard->lock);
+    return end;
+}
+
+static size_t count(void)
+{
+    return shard->index.count;
+}
+
+/* What is linked, and nothing else, is reserved, beside the arrays. */
+static void check_bytes(void)
+{
+    size_t arrays = 0;
+    for (struct index_array *a = atomic_load(&shard->index.array); a; a = atomic_load(&a->next))
+        arrays += a->bytes ? index_array_charge(a) : 0;
+    CHECK_INT(ground.budget.bytes, shard->bytes + arrays);
+    CHECK_INT(ground.budget.entries, count());
+    CHECK(shard_check(shard, stderr));
+}
+
+/* ---- single writes ------------------------------------------------------------------------------- */
+
+TEST(a_put_links_replaces_or_finds_that_there_is_one)
+{
+    begin(0, 0, SIZE_MAX);
+    CHECK_INT(put_as(1, make(1, 10, CLOCK_NEVER), SHARD_ADD), SHARD_OK);
+    CHECK_INT(put_as(1, make(1, 10, CLOCK_NEVER), SHARD_ADD), SHARD_EXISTS);
+    CHECK_INT(put_as(1, make(1, 5000, now + 5), SHARD_SET), SHARD_OK);
+    CHECK_INT(count(), 1);
+    check_bytes();
+    CHECK_INT(put_as(1, make(1, 1, CLOCK_NEVER), SHARD_SET), SHARD_OK); /* and smaller again */
+    check_bytes();
+    now += 5;
+    CHECK_INT(put_as(1, make(1, 1, now + 1), SHARD_SET), SHARD_OK);
+    now++;
+    CHECK_INT(put_as(1, make(1, 7, CLOCK_NEVER), SHARD_ADD), SHARD_OK); /* that one was over */
+    CHECK_INT(count(), 1);
+    check_bytes();
+    CHECK(shard->limbo.open.count + shard->limbo.waiting.count + shard->limbo.ripe.count == 4);
+    end();
+}
+
+TEST(a_delete_unlinks_and_says_whether_it_was_fresh)
+{
+    begin(0, 0, SIZE_MAX);
+    put(1, CLOCK_NEVER);
+    put(2, now + 1);
+    CHECK_INT(drop(3), SHARD_MISS);
+    CHECK_INT(drop(1), SHARD_OK);
+    now++;
+    CHECK_INT(drop(2), SHARD_MISS);
+    CHECK(!has(1) && !has(2));
+    CHECK_INT(count(), 0);
+    check_bytes();
+    end();
+}
+
+static enum shard_end touch(uint32_t i, int64_t until_ns)
+{
+    lock_take(&shard->lock);
+    enum shard_end end = until_ns ? shard_touch(shard, hash(i), &i, sizeof i, now, until_ns)
+                                  : shard_expire(shard, hash(i), &i, sizeof i, now);
+    lock_release(&shard->lock);
+    return end;
+}
+
+/* As store/store reaps: time passes once, then slices until one is short. */
+static unsigned reap_all(void)
+{
+    unsigned all = 0, looked;
+    lock_take(&shard->lock);
+    shard_pass_time(shard, now);
+    lock_release(&shard->lock);
+    do {
+        unsigned reaped = 0;
+        lock_take(&shard->lock);
+        looked = shard_reap(shard, now, SHARD_SLICE, &reaped);
+        lock_release(&shard->lock);
+        CHECK(looked <= SHARD_SLICE && reaped <= looked);
+        all += reaped;
+    } while (looked == SHARD_SLICE);
+    return all;
+}
+
+TEST(touch_moves_the_deadline_and_expire_ends_it)
+{
+    begin(0, 0, SIZE_MAX);
+    put(1, now + 100);
+    CHECK_INT(touch(2, now + 5), SHARD_MISS);
+    CHECK_INT(touch(1, now + INT64_C(50000000000)), SHARD_OK);
+    now += 100;
+    CHECK_INT(reap_all(), 0);
+    CHECK_INT(touch(1, 0), SHARD_OK);
+    CHECK_INT(touch(1, 0), SHARD_MISS);
+    CHECK_INT(touch(1, now + 5), SHARD_MISS); /* no way back */
+    CHECK(has(1));
+    CHECK_INT(reap_all(), 1);
+    CHECK(!has(1));
+    put(1, CLOCK_NEVER);
+    CHECK_INT(touch(1, CLOCK_NEVER), SHARD_OK);
+    now += INT64_C(1000000000000000);
+    CHECK_INT(reap_all(), 0);
+    end();
+}
+
+TEST(lazy_removal_takes_only_what_it_met)
+{
+    begin(0, 0, SIZE_MAX);
+    put(1, now + 1);
+    uint32_t key = 1;
+    lock_take(&shard->lock);
+    struct entry *old = shard_find(shard, hash(1), &key, sizeof key);
+    CHECK(!shard_remove_expired(shard, hash(1), old, &key, sizeof key, now));
+    lock_release(&shard->lock);
+    now++;
+    put(1, CLOCK_NEVER);
+    lock_take(&shard->lock);
+    CHECK(!shard_remove_expired(shard, hash(1), old, &key, sizeof key, now)); /* a newer one is there */
+    lock_release(&shard->lock);
+    CHECK(has(1));
+    put(1, now + 1);
+    now++;
+    lock_take(&shard->lock);
+    old = shard_find(shard, hash(1), &key, sizeof key);
+    CHECK(shard_remove_expired(shard, hash(1), old, &key, sizeof key, now));
+    CHECK(!shard_remove_expired(shard, hash(1), old, &key, sizeof key, now));
+    lock_release(&shard->lock);
+    check_bytes();
+    end();
+}
+
+TEST(a_closed_shard_takes_nothing)
+{
+    begin(0, 0, SIZE_MAX);
+    put(1, CLOCK_NEVER);
+    shard->closed = true;
+    CHECK_INT(put_as(1, make(1, 1, CLOCK_NEVER), SHARD_SET), SHARD_CLOSED);
+    CHECK_INT(put_as(2, make(2, 1, CLOCK_NEVER), SHARD_ADD), SHARD_CLOSED);
+    CHECK_INT(drop(1), SHARD_CLOSED);
+    CHECK_INT(touch(1, 0), SHARD_CLOSED);
+    CHECK_INT(touch(1, now + 1), SHARD_CLOSED);
+    CHECK_INT(count(), 1);
+    end();
+}
+
+TEST(what_does_not_fit_changes_nothing)
+{
+    begin(index_array_bytes(8) + 1000, 0, SIZE_MAX);
+    CHECK_INT(put_as(1, make(1, 500, CLOCK_NEVER), SHARD_SET), SHARD_OK);
+    size_t bytes = ground.budget.bytes;
+    CHECK_INT(put_as(2, make(2, 500, CLOCK_NEVER), SHARD_SET), SHARD_NO_ROOM);
+    CHECK_INT(put_as(1, make(1, 1100, CLOCK_NEVER), SHARD_SET), SHARD_NO_ROOM);
+    CHECK(ground.budget.bytes == bytes);
+    CHECK(has(1) && !has(2));
+    check_bytes();
+    end();
+}
+
+TEST(the_first_array_may_be_refused)
+{
+    begin(100, 0, SIZE_MAX);
+    CHECK_INT(put_as(1, make(1, 1, CLOCK_NEVER), SHARD_SET), SHARD_NO_ROOM);
+    end();
+    begin(0, 0, SIZE_MAX);
+    struct entry *entry = make(1, 1, CLOCK_NEVER);
+    ground.ledger.fail_at = 1;
+    CHECK_INT(put_as(1, entry, SHARD_SET), SHARD_NO_MEMORY);
+    put(1, CLOCK_NEVER);
+    CHECK(has(1));
+    end();
+}
+
+TEST(a_full_limbo_refuses_writes_until_the_reader_has_gone)
+{
+    struct stalled reader;
+    begin(0, 0, 1000);
+    stalled_begin(&reader);
+    enum shard_end last = SHARD_OK;
+    int written = 0;
+    for (; written < 100 && last == SHARD_OK; written++) {
+        last = put_as(1, make(1, 100, CLOCK_NEVER), SHARD_SET);
+        (void)upkeep(true);
+    }
+    CHECK_INT(last, SHARD_LIMBO_FULL);
+    CHECK(shard->limbo.bytes > 1000 && shard->limbo.bytes < 1400);
+    CHECK_INT(drop(1), SHARD_OK); /* removing always works */
+    CHECK_INT(put_as(2, make(2, 100, CLOCK_NEVER), SHARD_SET), SHARD_LIMBO_FULL);
+    stalled_end(&reader);
+    (void)upkeep(true);
+    CHECK_INT(shard->limbo.bytes, 0);
+    CHECK_INT(put_as(2, make(2, 100, CLOCK_NEVER), SHARD_SET), SHARD_OK);
+    end();
+}
+
+/* ---- ten thousand -------------------------------------------------------------------------------- */
+
+static void put_many(int64_t until_ns)
+{
+    for (uint32_t i = 0; i < MANY; i++)
+        put(i, until_ns);
+    CHECK_INT(count(), MANY);
+}
+
+TEST(growth_goes_in_small_steps)
+{
+    begin(0, 0, SIZE_MAX);
+    put_many(CLOCK_NEVER);
+    for (uint32_t i = 0; i < MANY; i++)
+        CHECK(has(i));
+    CHECK(index_next_size(&shard->index) * 5 / 2 >= MANY);
+    end();
+}
+
+TEST(clearing_goes_in_small_steps)
+{
+    begin(0, 0, SIZE_MAX);
+    put_many(now + 1000);
+    lock_take(&shard->lock);
+    shard_clear(shard, now);
+    lock_release(&shard->lock);
+    CHECK_INT(count(), 0);
+    CHECK_INT(ground.budget.bytes, 0);
+    CHECK_INT(ground.budget.entries, 0);
+    CHECK(shard->doomed_bytes > 0);
+    now += 1000;
+    CHECK_INT(reap_all(), 0); /* the wheel knows none of them any more */
+    int64_t blocks = ground.ledger.live_blocks;
+    unsigned taken, slices = 0;
+    bool more = true;
+    for (; more; slices++) {
+        taken = shard_dismantle(shard, SHARD_SLICE, &more);
+        CHECK(taken <= SHARD_SLICE);
+    }
+    CHECK(slices >= MANY / SHARD_SLICE);
+    CHECK(ground.ledger.live_blocks <= blocks - MANY);
+    CHECK_INT(shard->doomed_bytes, 0);
+    CHECK(shard->doomed == NULL);
+    put(5, CLOCK_NEVER);
+    CHECK(has(5));
+    end();
+}
+
+TEST(reaping_goes_in_small_steps)
+{
+    begin(0, 0, SIZE_MAX);
+    put_many(now + 1000000);
+    put(MANY, CLOCK_NEVER);
+    CHECK_INT(reap_all(), 0);
+    now += 1000000;
+    CHECK_INT(reap_all(), MANY);
+    CHECK_INT(count(), 1);
+    check_bytes();
+    free_waiting();
+    end();
+}
+
+TEST(evicting_goes_in_small_steps)
+{
+    begin(0, 0, SIZE_MAX);
+    put_many(CLOCK_NEVER);
+    unsigned evicted = 0;
+    for (int turn = 0; count() > 0 && turn < 4 * MANY; turn++) {
+        unsigned before = evicted;
+        size_t bytes = shard->bytes;
+        lock_take(&shard->lock);
+        size_t freed = shard_evict(shard, &evicted);
+        lock_release(&shard->lock);
+        CHECK(evicted - before <= LOCK_MAX_TOUCHED);
+        CHECK_INT(freed, bytes - shard->bytes);
+    }
+    CHECK_INT(count(), 0);
+    CHECK_INT(evicted, MANY);
+    check_bytes();
+    end();
+}
+
+/* ---- growth that has to wait --------------------------------------------------------------------- */
+
+static bool no_large_blocks;
+static aside_alloc counting;
+
+static void *small_malloc(size_t size, void *ctx)
+{
+    return no_large_blocks && size > 4000 ? NULL : counting.malloc(size, ctx);
+}
+
+TEST(a_growth_that_comes_late_goes_in_small_steps_as_well)
+{
+    enum { LATE = 1500 };
+    begin(0, 0, SIZE_MAX);
+    counting = ground.mem.hooks;
+    ground.mem.hooks.malloc = small_malloc;
+    no_large_blocks = true;
+    for (uint32_t i = 0; i < LATE; i++)
+        put(i, CLOCK_NEVER);
+    CHECK(index_next_size(&shard->index) <= 128); /* chains of 20 and more by now */
+    no_large_blocks = false;
+    for (uint32_t i = LATE; i < 2 * LATE; i++) {
+        put(i, CLOCK_NEVER);
+        if (i % 16 == 0)
+            CHECK(shard_check(shard, stderr));
+    }
+    CHECK(index_next_size(&shard->index) >= LATE / 5);
+    for (uint32_t i = 0; i < 2 * LATE; i++)
+        CHECK(has(i));
+    end();
+}
+
+/* ---- doom ---------------------------------------------------------------------------------------- */
+
+TEST(a_doomed_array_stays_while_a_reader_is_inside)
+{
+    struct stalled reader;
+    bool more;
+    begin(0, 0, SIZE_MAX);
+    for (uint32_t i = 0; i < 20; i++)
+        put(i, CLOCK_NEVER);
+    free_waiting();
+    stalled_begin(&reader);
+    lock_take(&shard->lock);
+    shard_clear(shard, now);
+    lock_release(&shard->lock);
+    int64_t blocks = ground.ledger.live_blocks;
+    for (int i = 0; i < 10; i++) {
+        CHECK_INT(shard_dismantle(shard, SHARD_SLICE, &more), 0);
+        CHECK(!more);
+    }
+    CHECK_INT(ground.ledger.live_blocks, blocks);
+    stalled_end(&reader);
+    free_waiting();
+    CHECK(ground.ledger.live_blocks < blocks - 20);
+    end();
+}
+
+TEST(an_entry_that_a_visit_names_survives_the_clear)
+{
+    struct thread_record *self = thread_self();
+    begin(0, 0, SIZE_MAX);
+    for (uint32_t i = 0; i < 50; i++)
+        put(i, CLOCK_NEVER);
+    uint32_t key = 7;
+    lock_take(&shard->lock);
+    struct entry *named = shard_find(shard, hash(7), &key, sizeof key);
+    store_release(&self->visiting[0], named);
+    shard_clear(shard, now);
+    lock_release(&shard->lock);
+    free_waiting();
+    CHECK_INT(shard->limbo.visited_bytes, entry_charge(named));
+    CHECK(memcmp(entry_data(named), "vvvv", 4) == 0);
+    store_release(&self->visiting[0], NULL);
+    (void)upkeep(true);
+    CHECK_INT(shard->limbo.visited_bytes, 0);
+    end();
+}
+
+TEST(two_may_bring_the_first_array_and_one_larger_is_made_at_a_time)
+{
+    size_t room = 0;
+    begin(0, 0, SIZE_MAX);
+    CHECK_INT(shard_grow(shard, &room), SHARD_OK);
+    int64_t blocks = ground.ledger.live_blocks;
+    CHECK_INT(shard_grow(shard, &room), SHARD_OK); /* nothing is wanted */
+    CHECK_INT(ground.ledger.live_blocks, blocks);
+    for (uint32_t i = 0; !index_wants_array(&shard->index); i++)
+        CHECK_INT(put_as(i, make(i, 0, CLOCK_NEVER), SHARD_SET), SHARD_OK);
+    shard->array_coming = true;
+    blocks = ground.ledger.live_blocks;
+    CHECK_INT(shard_grow(shard, &room), SHARD_OK);
+    CHECK_INT(ground.ledger.live_blocks, blocks);
+    shard->array_coming = false;
+    CHECK_INT(shard_grow(shard, &room), SHARD_OK);
+    CHECK_INT(ground.ledger.live_blocks, blocks + 1);
+    end();
+}
