@@ -28,7 +28,7 @@ static void set_atomics(aside_cache *cache, const aside_options *options)
     atomic_init(&cache->refs, 1);
     atomic_init(&cache->holds, 1);
     park_init(&cache->ends);
-    reaper_init(&cache->reaper, options->reaper_interval_ms);
+    reaper_init(&cache->reaper, &cache->store, &cache->clock, options->reaper_interval_ms);
 }
 
 static char *copy_name(const struct mem *mem, const char *name)
@@ -68,7 +68,7 @@ static aside_status build(aside_cache *cache, const struct mem *mem, const aside
         goto fail_store;
     cache->magic = CACHE_MAGIC;
     status = ASIDE_E_THREAD;
-    if (!reaper_start(cache, options->thread_stack_bytes))
+    if (!reaper_start(&cache->reaper, options->thread_stack_bytes))
         goto fail_reaper;
     return ASIDE_OK;
 
@@ -220,6 +220,19 @@ static void wait_until_closed(aside_cache *cache)
     parker_fini(&parker);
 }
 
+static void reaper_has_gone(void *cache)
+{
+    cache_release(cache);
+}
+
+/* The reaper that closes the cache itself needs it until it has left. */
+static void stop_reaper(aside_cache *cache)
+{
+    cache_hold(cache);
+    if (reaper_stop(&cache->reaper, reaper_has_gone, cache))
+        cache_release(cache);
+}
+
 static void close_first(aside_cache *cache, struct thread_record *self)
 {
     const void *outer = self ? self->closing : NULL;
@@ -228,7 +241,7 @@ static void close_first(aside_cache *cache, struct thread_record *self)
     int64_t deadline_ns = clock_after_ms(clock_precise(&cache->clock), cache->close_wait_ms);
     store_clear(&cache->store, true, cache_now(cache));
     settle_flights(cache);
-    reaper_stop(cache);
+    stop_reaper(cache);
     executor_stop(cache->executor);
     wait_for_flights(cache, own_flights(cache, self), deadline_ns);
     executor_join(cache->executor, deadline_ns);

@@ -3,10 +3,12 @@
 
 #include "base/clock.h"
 #include "base/native.h"
-#include "cache/cache.h"
 
-void reaper_init(struct reaper *reaper, int64_t interval_ms)
+void reaper_init(struct reaper *reaper, struct store *store, const aside_clock *clock,
+                 int64_t interval_ms)
 {
+    reaper->store = store;
+    reaper->clock = clock;
     reaper->interval_ms = interval_ms;
     park_init(&reaper->park);
 }
@@ -31,64 +33,61 @@ void reaper_wake(struct reaper *reaper, bool something_to_do)
 }
 
 /* One turn: what is to be done now, and when to look again. */
-static int64_t turn(aside_cache *cache, int64_t next_ns)
+static int64_t turn(struct reaper *reaper, int64_t next_ns)
 {
-    struct reaper *reaper = &cache->reaper;
-    int64_t now_ns = clock_precise(&cache->clock);
+    int64_t now_ns = clock_precise(reaper->clock);
     if (exchange_acq_rel(&reaper->wanted, false))
-        store_dismantle(&cache->store);
+        store_dismantle(reaper->store);
     if (now_ns < next_ns)
         return next_ns;
-    (void)store_reap(&cache->store, cache_now(cache), 0);
+    (void)store_reap(reaper->store, clock_coarse(reaper->clock), 0);
     return clock_after_ms(now_ns, reaper->interval_ms);
 }
 
-static void *reaper_main(void *its_cache)
+static void *reaper_main(void *its_reaper)
 {
-    aside_cache *cache = its_cache;
-    struct reaper *reaper = &cache->reaper;
+    struct reaper *reaper = its_reaper;
     struct parker parker;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     parker_init(&parker, 0);
-    int64_t next_ns = clock_after_ms(clock_precise(&cache->clock), reaper->interval_ms);
+    int64_t next_ns = clock_after_ms(clock_precise(reaper->clock), reaper->interval_ms);
     for (;;) {
         uint32_t ticket = park_ticket(&reaper->park);
         if (load_acquire(&reaper->stop))
             break;
-        next_ns = turn(cache, next_ns);
-        park_wait(&reaper->park, &parker, ticket, clock_alarm(&cache->clock, next_ns));
+        next_ns = turn(reaper, next_ns);
+        park_wait(&reaper->park, &parker, ticket, clock_alarm(reaper->clock, next_ns));
     }
     parker_fini(&parker);
-    if (load_acquire(&reaper->orphan))
-        cache_release(cache);
+    if (reaper->gone)
+        reaper->gone(reaper->owner);
     return NULL;
 }
 
-bool reaper_start(aside_cache *cache, size_t stack_bytes)
+bool reaper_start(struct reaper *reaper, size_t stack_bytes)
 {
-    struct reaper *reaper = &cache->reaper;
     if (reaper->interval_ms <= 0 || reaper->interval_ms == ASIDE_FOREVER)
         return true;
     reaper->exists = true;
-    if (native_thread(&reaper->thread, "aside-reaper", stack_bytes, reaper_main, cache))
+    if (native_thread(&reaper->thread, "aside-reaper", stack_bytes, reaper_main, reaper))
         return true;
     reaper->exists = false;
     return false;
 }
 
-void reaper_stop(aside_cache *cache)
+bool reaper_stop(struct reaper *reaper, void (*gone)(void *owner), void *owner)
 {
-    struct reaper *reaper = &cache->reaper;
     if (!reaper->exists)
-        return;
+        return true;
     bool self = reaper_is_self(reaper);
     if (self) {
-        cache_hold(cache);
-        store_release(&reaper->orphan, true);
+        reaper->gone = gone;
+        reaper->owner = owner;
         pthread_detach(reaper->thread);
     }
     store_release(&reaper->stop, true);
     park_wake_all(&reaper->park);
     if (!self)
         pthread_join(reaper->thread, NULL);
+    return !self;
 }

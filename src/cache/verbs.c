@@ -10,32 +10,6 @@
 /* ---- reading
  * ------------------------------------------------------------------------------------- */
 
-aside_status read_miss(aside_cache *cache, struct read read, const void *key, size_t key_len)
-{
-    if (!cache_is_open(cache))
-        return ASIDE_E_CLOSED;
-    if (read.entry)
-        store_lazily_remove(&cache->store, read.hash, read.entry, key, key_len, read.now_ns);
-    return ASIDE_MISS;
-}
-
-aside_status read_locked(aside_cache *cache, const void *key, size_t key_len, aside_value **value)
-{
-    uint64_t hash = cache_hash(cache, key, key_len);
-    int64_t now_ns = cache_now(cache);
-    struct shard *shard = store_shard(&cache->store, hash);
-    lock_take(&shard->lock);
-    bool closed = shard->closed;
-    struct entry *entry = shard_find(shard, hash, key, key_len);
-    if (entry && !entry_fresh(entry, now_ns))
-        entry = NULL;
-    *value = entry ? entry_handle(entry) : NULL;
-    lock_release(&shard->lock);
-    if (entry)
-        cache_count(cache, NULL, COUNTER_hits);
-    return entry ? ASIDE_OK : closed ? ASIDE_E_CLOSED : ASIDE_MISS;
-}
-
 static OUT_OF_LINE aside_status plain_miss(aside_cache *cache, struct read read, const void *key,
                                            size_t key_len)
 {

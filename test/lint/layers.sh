@@ -33,10 +33,11 @@ rooms() {
 2 store/shard
 2 store/store
 2 flight/run
-3 cache/stats
-3 cache/fork
+3 cache/options
 3 cache/reaper
 4 cache/cache
+4 cache/read
+4 cache/stats
 4 cache/fetch
 4 cache/verbs
 4 cache/text

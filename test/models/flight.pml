@@ -122,7 +122,8 @@ bool due = true; /* a fetch is warranted: nothing is stored, and no fetch that m
 byte newest = 1; /* the oldest version that a caller who enters now may see */
 bool fire_returned, close_returned;
 bool ready;       /* caller 0's flight had its value when the token fired */
-bool kept;        /* the index had it then, before caller 0 came to a flight, and nobody has removed it */
+bool met;         /* caller 0 has come to a flight */
+bool kept;        /* before that, the index had the value when the token fired, and has it still */
 bool returned[N]; /* the call is over */
 bool inside[N];   /* runs a fetch on its own thread */
 
@@ -299,7 +300,7 @@ inline group_lead()
         fl[f].waiters = 1;
         fl[f].refs = 2;
         fl[f].running = true;
-        assert(due && table != NONE);
+        assert(due);
         due = false;
         for (i : 0 .. N - 1) {
             assert(i == f || !storable(i))
@@ -491,7 +492,8 @@ inline meet(c)
                 fi
             :: else
             fi;
-            w[c].on = f
+            w[c].on = f;
+            met = met || c == 0
         fi;
         shard_lock = 0
     }
@@ -641,7 +643,7 @@ proctype firer()
         fired = true;
         f = w[0].on;
         ready = f != NONE && fl[f].settled && fl[f].verdict == VALUE;
-        kept = f == NONE && index != EMPTY && !returned[0];
+        kept = !met && !returned[0] && index != EMPTY;
         f = NONE
     }
     if

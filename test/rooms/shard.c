@@ -88,7 +88,7 @@ static enum shard_end put_as(uint32_t i, struct entry *entry, enum shard_put how
 }
 
 /* A whole write, as store/store does it. */
-static void put(uint32_t i, int64_t until_ns)
+static void store(uint32_t i, int64_t until_ns)
 {
     CHECK_INT(put_as(i, make(i, 4, until_ns), SHARD_SET), SHARD_OK);
     if (upkeep(false)) {
@@ -156,8 +156,8 @@ TEST(a_put_links_replaces_or_finds_that_there_is_one)
 TEST(a_delete_unlinks_and_says_whether_it_was_fresh)
 {
     begin(0, 0, SIZE_MAX);
-    put(1, CLOCK_NEVER);
-    put(2, now + 1);
+    store(1, CLOCK_NEVER);
+    store(2, now + 1);
     CHECK_INT(drop(3), SHARD_MISS);
     CHECK_INT(drop(1), SHARD_OK);
     now++;
@@ -198,7 +198,7 @@ static unsigned reap_all(void)
 TEST(touch_moves_the_deadline_and_expire_ends_it)
 {
     begin(0, 0, SIZE_MAX);
-    put(1, now + 100);
+    store(1, now + 100);
     CHECK_INT(touch(2, now + 5), SHARD_MISS);
     CHECK_INT(touch(1, now + INT64_C(50000000000)), SHARD_OK);
     now += 100;
@@ -209,7 +209,7 @@ TEST(touch_moves_the_deadline_and_expire_ends_it)
     CHECK(has(1));
     CHECK_INT(reap_all(), 1);
     CHECK(!has(1));
-    put(1, CLOCK_NEVER);
+    store(1, CLOCK_NEVER);
     CHECK_INT(touch(1, CLOCK_NEVER), SHARD_OK);
     now += INT64_C(1000000000000000);
     CHECK_INT(reap_all(), 0);
@@ -219,19 +219,19 @@ TEST(touch_moves_the_deadline_and_expire_ends_it)
 TEST(lazy_removal_takes_only_what_it_met)
 {
     begin(0, 0, SIZE_MAX);
-    put(1, now + 1);
+    store(1, now + 1);
     uint32_t key = 1;
     lock_take(&shard->lock);
     struct entry *old = shard_find(shard, hash(1), &key, sizeof key);
     CHECK(!shard_remove_expired(shard, hash(1), old, &key, sizeof key, now));
     lock_release(&shard->lock);
     now++;
-    put(1, CLOCK_NEVER);
+    store(1, CLOCK_NEVER);
     lock_take(&shard->lock);
     CHECK(!shard_remove_expired(shard, hash(1), old, &key, sizeof key, now)); /* a newer one is there */
     lock_release(&shard->lock);
     CHECK(has(1));
-    put(1, now + 1);
+    store(1, now + 1);
     now++;
     lock_take(&shard->lock);
     old = shard_find(shard, hash(1), &key, sizeof key);
@@ -245,7 +245,7 @@ TEST(lazy_removal_takes_only_what_it_met)
 TEST(a_closed_shard_takes_nothing)
 {
     begin(0, 0, SIZE_MAX);
-    put(1, CLOCK_NEVER);
+    store(1, CLOCK_NEVER);
     shard->closed = true;
     CHECK_INT(put_as(1, make(1, 1, CLOCK_NEVER), SHARD_SET), SHARD_CLOSED);
     CHECK_INT(put_as(2, make(2, 1, CLOCK_NEVER), SHARD_ADD), SHARD_CLOSED);
@@ -278,7 +278,7 @@ TEST(the_first_array_may_be_refused)
     struct entry *entry = make(1, 1, CLOCK_NEVER);
     ground.ledger.fail_at = 1;
     CHECK_INT(put_as(1, entry, SHARD_SET), SHARD_NO_MEMORY);
-    put(1, CLOCK_NEVER);
+    store(1, CLOCK_NEVER);
     CHECK(has(1));
     end();
 }
@@ -310,7 +310,7 @@ TEST(a_full_limbo_refuses_writes_until_the_reader_has_gone)
 static void put_many(int64_t until_ns)
 {
     for (uint32_t i = 0; i < MANY; i++)
-        put(i, until_ns);
+        store(i, until_ns);
     CHECK_INT(count(), MANY);
 }
 
@@ -348,7 +348,7 @@ TEST(clearing_goes_in_small_steps)
     CHECK(ground.ledger.live_blocks <= blocks - MANY);
     CHECK_INT(shard->doomed_bytes, 0);
     CHECK(shard->doomed == NULL);
-    put(5, CLOCK_NEVER);
+    store(5, CLOCK_NEVER);
     CHECK(has(5));
     end();
 }
@@ -357,7 +357,7 @@ TEST(reaping_goes_in_small_steps)
 {
     begin(0, 0, SIZE_MAX);
     put_many(now + 1000000);
-    put(MANY, CLOCK_NEVER);
+    store(MANY, CLOCK_NEVER);
     CHECK_INT(reap_all(), 0);
     now += 1000000;
     CHECK_INT(reap_all(), MANY);
@@ -405,11 +405,11 @@ TEST(a_growth_that_comes_late_goes_in_small_steps_as_well)
     ground.mem.hooks.malloc = small_malloc;
     no_large_blocks = true;
     for (uint32_t i = 0; i < LATE; i++)
-        put(i, CLOCK_NEVER);
+        store(i, CLOCK_NEVER);
     CHECK(index_next_size(&shard->index) <= 128); /* chains of 20 and more by now */
     no_large_blocks = false;
     for (uint32_t i = LATE; i < 2 * LATE; i++) {
-        put(i, CLOCK_NEVER);
+        store(i, CLOCK_NEVER);
         if (i % 16 == 0)
             CHECK(shard_check(shard, stderr));
     }
@@ -427,7 +427,7 @@ TEST(a_doomed_array_stays_while_a_reader_is_inside)
     bool more;
     begin(0, 0, SIZE_MAX);
     for (uint32_t i = 0; i < 20; i++)
-        put(i, CLOCK_NEVER);
+        store(i, CLOCK_NEVER);
     free_waiting();
     stalled_begin(&reader);
     lock_take(&shard->lock);
@@ -450,7 +450,7 @@ TEST(an_entry_that_a_visit_names_survives_the_clear)
     struct thread_record *self = thread_self();
     begin(0, 0, SIZE_MAX);
     for (uint32_t i = 0; i < 50; i++)
-        put(i, CLOCK_NEVER);
+        store(i, CLOCK_NEVER);
     uint32_t key = 7;
     lock_take(&shard->lock);
     struct entry *named = shard_find(shard, hash(7), &key, sizeof key);
