@@ -64,7 +64,7 @@ static inline bool cache_is_key(const void *key, size_t key_len)
     return likely(key_len <= ASIDE_MAX_KEY && (key || key_len == 0));
 }
 
-static inline uint64_t cache_hash(const aside_cache *cache, const void *key, size_t key_len)
+static HOT_INLINE uint64_t cache_hash(const aside_cache *cache, const void *key, size_t key_len)
 {
     return hash_bytes(&cache->store.seed, key, key_len);
 }

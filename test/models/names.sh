@@ -7,7 +7,7 @@ model=$here/flight.pml
 code=${1:-$here/../../src/flight/group.c}
 header=$(dirname "$code")/group.h
 transitions='group_join group_settle group_fence group_supersede group_leave'
-fields='current fenced settled verdict waiters shared stamp refs'
+fields='current fenced settled verdict waiters shared stamp refs value overtaken'
 wrong=0
 
 complain()
