@@ -14,17 +14,15 @@
  *                starts with struct_size, so that it can grow at its end. Fields that an older
  *                struct_size lacks take their default. struct_size 0 is ASIDE_E_INVALID, and so is
  *                one that is larger than the library knows and has a non-zero byte past that.
- *   Threads      every function may be called from any thread at any time, unless it says
- * otherwise.
+ *   Threads      every function may be called from any thread at any time, unless it says so.
  *                A cache must not be used after the caller's last reference to it is gone.
  *   Callbacks    no lock of the library is held while user code runs, the allocator excepted (O3).
  *                User code may call the cache. It must not leave a callback by longjmp(). A fetch
- * and
- *                a visit may end their thread (pthread_exit, cancellation); other callbacks must
- *                return. Deferred cancellation is disabled inside the library and restored round
- *                fetches and visits; asynchronous cancellation is not supported.
- *   Arguments    a NULL object, a NULL result pointer, a key longer than ASIDE_MAX_KEY or a
- * negative
+ *                and a visit may end their thread (pthread_exit, cancellation); other callbacks
+ *                must return. Deferred cancellation is disabled wherever the library waits or runs
+ *                user code, and restored round fetches and visits; asynchronous cancellation is
+ *                not supported.
+ *   Arguments    a NULL object, a NULL result pointer, a key longer than ASIDE_MAX_KEY or a negative
  *                duration that is not one of the named constants is ASIDE_E_INVALID; nothing has
  *                happened then, but that a result that can be written says NULL or 0. Where a
  *                function says "bad arguments", this is meant.
@@ -85,8 +83,7 @@ extern "C" {
 /* A string literal as (pointer, length). */
 #define ASIDE_STR(literal) ("" literal), (sizeof(literal) - 1)
 
-/* ---- statuses
- * ------------------------------------------------------------------------------------ */
+/* ---- statuses -------------------------------------------------------------------------------- */
 
 /* X(name, number, text): the source of the enum, aside_status_name() and aside_strerror(). */
 #define ASIDE_STATUS_MAP(X)                                                                        \
@@ -117,8 +114,7 @@ typedef enum aside_status {
 #undef ASIDE_STATUS_ENUM
 } aside_status;
 
-/* ---- objects
- * ------------------------------------------------------------------------------------- */
+/* ---- objects --------------------------------------------------------------------------------- */
 
 typedef struct aside_cache aside_cache;   /* the cache; counted: aside_ref, aside_unref */
 typedef struct aside_value aside_value;   /* immutable bytes; counted: aside_value_ref, _unref */
@@ -126,8 +122,7 @@ typedef struct aside_cancel aside_cancel; /* a token; counted: aside_cancel_ref,
 typedef struct aside_fetch aside_fetch;   /* a fetch under way; counted: aside_fetch_ref, _unref */
 typedef struct aside_job aside_job;       /* a fetch that a user's executor is to run or to drop */
 
-/* ---- options
- * ------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------- */
 
 /*
  * Allocator of one cache: all four members or none (all zero: the C library's). malloc, realloc and
@@ -211,8 +206,7 @@ typedef struct aside_options {
         }                                                                                          \
     }
 
-/* ---- life
- * ---------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 /*
  * Opens a cache. *cache is set on success only; the caller owns one reference.
@@ -245,15 +239,15 @@ ASIDE_API aside_cache *aside_ref(aside_cache *cache);
  */
 ASIDE_API void aside_unref(aside_cache *cache);
 
-/* ---- plain verbs
- * --------------------------------------------------------------------------------- */
+/* ---- plain verbs ----------------------------------------------------------------------------- */
 
 /*
  * A handle to the fresh value of a key, to be given back with aside_value_unref(). *value is NULL
  * unless ASIDE_OK is returned. The handle's bytes stay as they are whatever happens to the cache
  * (O1). Returns ASIDE_OK, ASIDE_MISS, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments.
- * Blocking: no lock on a hit; a miss may try one, never waits for it (a thread whose record could
- * not be allocated, or that is in its last destructors, takes the shard's lock instead).
+ * Blocking: no lock on a hit; a miss may try one, to remove what is over, and never waits for it (a
+ * thread whose record could not be allocated, or that is in its last destructors, takes the shard's
+ * lock instead). Callbacks: on a miss, destructors of values that are over.
  * A handle costs a counter on the entry: on a key that all cores read, prefer aside_copy or
  * aside_visit.
  */
@@ -265,7 +259,7 @@ ASIDE_API aside_status aside_get(aside_cache *cache, const void *key, size_t key
  * value's size, also where ASIDE_E_BUFFER is returned because that is more than capacity; nothing
  * is copied then. buffer may be NULL where capacity is 0.
  * Returns ASIDE_OK, ASIDE_MISS, ASIDE_E_BUFFER, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments.
- * Blocking: as aside_get. A hit writes nothing that threads share.
+ * Blocking: as aside_get. Hits on a hot key write nothing that threads share.
  */
 ASIDE_API aside_status aside_copy(aside_cache *cache, const void *key, size_t key_len, void *buffer,
                                   size_t capacity, size_t *size) ASIDE_MUST_CHECK;
@@ -278,7 +272,7 @@ typedef void aside_visit_fn(const void *data, size_t size, void *ctx);
  * Reads the fresh value of a key in place: no handle, no copy. fn runs on this thread before the
  * call returns, for as long as it likes: it pins this one entry. It may call the cache and may
  * visit again. Returns ASIDE_OK if fn was called, ASIDE_MISS, ASIDE_E_CLOSED, ASIDE_E_INVALID for
- * bad arguments. Blocking: as aside_get, and as fn does. A hit writes nothing that threads share.
+ * bad arguments. Blocking: as aside_get, and as fn does. Hits on a hot key write nothing that threads share.
  */
 ASIDE_API aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len,
                                    aside_visit_fn *fn, void *ctx) ASIDE_MUST_CHECK;
@@ -290,8 +284,8 @@ ASIDE_API aside_status aside_visit(aside_cache *cache, const void *key, size_t k
  * overwritten if a handle or a visit keeps it. ttl 0 stores nothing and drops what was there (W3).
  * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments; ASIDE_E_NOMEM; ASIDE_E_TOO_LARGE if it can
  * never fit (what was there stays); ASIDE_E_BUSY if room could not be made in time, or if what
- * waits for the grace period, an eighth of max_bytes at most, could not be freed because a reader
- * stands still; ASIDE_E_CLOSED. Whatever the error, nothing is lost and nothing is stored.
+ * waits for the grace period (a shard's share of an eighth of max_bytes, at least 16 KiB) could not
+ * be freed because a reader stands still; ASIDE_E_CLOSED. Whatever the error, nothing is lost and nothing is stored.
  * Blocking: on the shard's lock, for a bounded time (B4). Callbacks: destructors of other values.
  */
 ASIDE_API aside_status aside_set(aside_cache *cache, const void *key, size_t key_len,
@@ -327,7 +321,8 @@ ASIDE_API aside_status aside_delete(aside_cache *cache, const void *key, size_t 
 ASIDE_API aside_status aside_expire(aside_cache *cache, const void *key, size_t key_len);
 
 /*
- * Gives a fresh entry a new ttl that runs from now. Not a write: it fences nothing. ttl 0 drops it.
+ * Gives a fresh entry a new ttl that runs from now. Not a write: it fences nothing; but ttl 0 is
+ * aside_delete().
  * Returns ASIDE_OK, ASIDE_MISS if no fresh entry is there, ASIDE_E_CLOSED, ASIDE_E_INVALID.
  */
 ASIDE_API aside_status aside_touch(aside_cache *cache, const void *key, size_t key_len,
@@ -344,15 +339,13 @@ ASIDE_API aside_status aside_clear(aside_cache *cache);
 /* Entries that the index holds, expired ones included that nobody has removed yet; 0 for NULL. */
 ASIDE_API size_t aside_count(const aside_cache *cache);
 
-/* ---- get_with_fetch
- * ------------------------------------------------------------------------------ */
+/* ---- get_with_fetch -------------------------------------------------------------------------- */
 
 /*
  * A fetch asks the source of truth for aside_fetch_key(fetch). It says what it found by one of
  *   return aside_fetch_copy(fetch, data, size);     a value: the bytes are copied
  *   aside_fetch_buffer(fetch, size, &to), fill to, return ASIDE_OK;     written in place
- *   return aside_fetch_give(fetch, value);          a value that exists; takes the caller's
- * reference
+ *   return aside_fetch_give(fetch, value);          a value that exists; takes your reference
  *   return aside_fetch_not_found(fetch);            there is no such thing
  *   return aside_fetch_fail(fetch, code);           the source failed; code reaches every caller
  *   return ASIDE_PENDING;                           aside_fetch_complete() comes later
@@ -421,21 +414,19 @@ typedef struct aside_result {
  * The first to miss leads: his call's fetch, arg and ttl count (F5). Whoever joins waits for the
  * same result. Who runs the fetch:
  *   - with worker.start: a worker, always
- *   - else a leader with neither token nor deadline: his own thread, no hand-over. An argument on
- * his
- *     stack is safe there
- *   - else a worker (or submit): the leader may leave while the fetch runs on, so arg must outlive
- *     him: arg_size, or arg_retain with arg_release, or storage that lives for ever (C7)
+ *   - else a leader with neither token nor deadline: his own thread, no hand-over
+ *   - else a worker (or submit)
  *   - a thread inside a fetch that waits for another fetch in the queue runs that one itself
- * A token that has fired, or ASIDE_NO_WAIT: a hit is served, else nothing is started or joined
- * (C2).
+ * A leader with neither token nor deadline waits until his fetch has ended, whatever becomes of the
+ * flight: an argument on his stack is safe. Any other may leave while it runs on, so arg must outlive
+ * him: arg_size, or arg_retain with arg_release, or storage that lives for ever (C7).
+ * A token that has fired, or ASIDE_NO_WAIT: a hit is served, else nothing is started or joined (C2).
  *
  * Returns
  *   ASIDE_OK               result->value is set and owned by the caller
  *   ASIDE_MISS             timeout_ms was ASIDE_NO_WAIT and there was no hit
  *   ASIDE_NOT_FOUND        the fetch said so
- *   ASIDE_E_FETCH          the fetch failed; result->fetch_error is its code. Nothing was stored
- * (F4)
+ *   ASIDE_E_FETCH          the fetch failed; result->fetch_error is its code; nothing was stored (F4)
  *   any negative status that the fetch itself returned
  *   ASIDE_E_ABANDONED      the fetch ended without an answer (F7)
  *   ASIDE_E_FETCH_TIMEOUT  the flight was older than max_flight_age_ms (F8)
@@ -455,8 +446,8 @@ ASIDE_API aside_status aside_get_with_fetch(aside_cache *cache, const void *key,
                                             const aside_call *call,
                                             aside_result *result) ASIDE_MUST_CHECK;
 
-/* ---- inside a fetch
- * ------------------------------------------------------------------------------ For the thread
+/* ---- inside a fetch --------------------------------------------------------------------------
+ * For the thread
  * that runs the fetch, and after ASIDE_PENDING for the thread that completes it: one thread at a
  * time. None of them blocks or calls back. After completion they return ASIDE_E_INVALID. When
  * several results are noted, the last counts, and what an earlier one gave is released.
@@ -469,7 +460,8 @@ ASIDE_API const void *aside_fetch_key(const aside_fetch *fetch, size_t *key_len)
 /* What worker.start made for the thread that runs this fetch; NULL without one. */
 ASIDE_API void *aside_fetch_worker(const aside_fetch *fetch);
 
-/* 1 once every caller has left a call with stop_when_abandoned, or the cache was closed; else 0.
+/* 1 once every caller has left a call with stop_when_abandoned, the flight has grown too old, or the
+ * cache was closed; else 0.
  * Once it has said 1 to a fetch, a new caller starts a fetch of its own instead of joining. */
 ASIDE_API int aside_fetch_stopping(aside_fetch *fetch);
 
@@ -513,8 +505,7 @@ ASIDE_API aside_fetch *aside_fetch_ref(aside_fetch *fetch);
  * its callers get ASIDE_E_ABANDONED (F7). */
 ASIDE_API void aside_fetch_unref(aside_fetch *fetch);
 
-/* ---- an executor of one's own
- * -------------------------------------------------------------------- */
+/* ---- an executor of one's own ---------------------------------------------------------------- */
 
 /* Runs the fetch on this thread. worker is what aside_fetch_worker() will return. Uses the job up.
  * */
@@ -523,8 +514,7 @@ ASIDE_API void aside_job_run(aside_job *job, void *worker);
 /* The fetch will not run: its callers get ASIDE_E_ABANDONED. Uses the job up. */
 ASIDE_API void aside_job_drop(aside_job *job);
 
-/* ---- cancellation tokens
- * ------------------------------------------------------------------------- */
+/* ---- cancellation tokens --------------------------------------------------------------------- */
 
 /* A new token that has not fired; the caller owns one reference. ASIDE_OK, ASIDE_E_NOMEM,
  * ASIDE_E_INVALID. */
@@ -547,8 +537,7 @@ ASIDE_API void aside_cancel_fire(aside_cancel *token);
 /* 1 if the token has fired, else 0 (also for NULL). */
 ASIDE_API int aside_cancel_fired(const aside_cancel *token);
 
-/* ---- values
- * -------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 /* A new value, a copy of size bytes. ASIDE_OK, ASIDE_E_NOMEM, ASIDE_E_INVALID. */
 ASIDE_API aside_status aside_value_copy(const void *data, size_t size,
@@ -577,8 +566,7 @@ ASIDE_API const void *aside_value_data(const aside_value *value);
 /* Their number; 0 for NULL. */
 ASIDE_API size_t aside_value_size(const aside_value *value);
 
-/* ---- upkeep
- * -------------------------------------------------------------------------------------- */
+/* ---- upkeep ---------------------------------------------------------------------------------- */
 
 /*
  * Removes expired entries and frees what nobody can reach any more, in slices of at most 64 entries
@@ -597,8 +585,7 @@ ASIDE_API aside_status aside_health(const aside_cache *cache);
  * ASIDE_E_INVALID. */
 ASIDE_API aside_status aside_clock_changed(aside_cache *cache);
 
-/* ---- statistics
- * ---------------------------------------------------------------------------------- */
+/* ---- statistics ------------------------------------------------------------------------------ */
 
 /*
  * X(name, text). Counters since the cache was opened, then gauges. While nothing runs the counters
@@ -652,8 +639,7 @@ typedef struct aside_stats {
 ASIDE_API aside_status aside_stats_get(const aside_cache *cache,
                                        aside_stats *stats) ASIDE_MUST_CHECK;
 
-/* ---- text
- * ---------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 /* What a status means, in a short sentence; "unknown status" for other numbers. Static storage. */
 ASIDE_API const char *aside_strerror(aside_status status);

@@ -1,7 +1,7 @@
 /* base/home -- see home.h. */
 #include "base/home.h"
 
-/* Written under REGISTRY; read without by whoever holds an entry that keeps the home alive. */
+/* By account slot. Read by whoever has an entry that keeps the home alive. */
 static _Atomic(struct home *) near_homes[HOME_FAR];
 
 struct home *home_open(const struct mem *mem)

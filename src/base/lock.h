@@ -24,7 +24,7 @@
 #define TRY_ACQUIRES(lock) LOCK_ATTRIBUTE(try_acquire_capability(true, lock))
 #define NO_LOCK_ANALYSIS LOCK_ATTRIBUTE(no_thread_safety_analysis)
 
-enum lock_rank { RANK_REGISTRY = 1, RANK_SHARD, RANK_TOKEN, RANK_EXECUTOR, RANK_EPOCH };
+enum lock_rank { RANK_REGISTRY = 1, RANK_SHARD, RANK_TOKEN, RANK_EXECUTOR };
 
 #define LOCK_MAX_TOUCHED 64
 

@@ -21,8 +21,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
 static bool have_key;
 
-/* ---- the end of a thread
- * ------------------------------------------------------------------------- */
+/* ---- the end of a thread --------------------------------------------------------------------- */
 
 static void fold(struct thread_record *record) REQUIRES(thread_registry)
 {
@@ -47,9 +46,12 @@ static void leave(void *its_record)
     if (++record->destructor_rounds < PTHREAD_DESTRUCTOR_ITERATIONS - 1 &&
         pthread_setspecific(key, record) == 0)
         return;
-    thread_current = THREAD_NO_RECORD;
     for (unsigned i = 0; i < THREAD_VISITS; i++)
         store_release(&record->visiting[i], NULL);
+    record->visits = 0;
+    if (record->free_orphans)
+        record->free_orphans(record);
+    thread_current = THREAD_NO_RECORD;
     store_release(&record->announced, 0);
     lock_take(&thread_registry);
     fold(record);
@@ -57,8 +59,7 @@ static void leave(void *its_record)
     lock_release(&thread_registry);
 }
 
-/* ---- the beginning
- * ------------------------------------------------------------------------------- */
+/* ---- the beginning --------------------------------------------------------------------------- */
 
 static void make_key(void)
 {
@@ -112,6 +113,7 @@ struct thread_record *thread_enroll(void)
     record->fetches = NULL;
     record->closing = NULL;
     record->orphans = NULL;
+    record->free_orphans = NULL;
     record->destructor_rounds = 0;
     if (pthread_setspecific(key, record) != 0) {
         give_back(record);
@@ -126,8 +128,7 @@ struct thread_record *thread_first(void)
     return load_acquire(&first);
 }
 
-/* ---- accounts
- * ------------------------------------------------------------------------------------ */
+/* ---- accounts -------------------------------------------------------------------------------- */
 
 static bool more_slots(void) REQUIRES(thread_registry)
 {

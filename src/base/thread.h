@@ -38,7 +38,8 @@ struct thread_record {
     struct thread_counters *counters;   /* replaced under REGISTRY */
     const struct thread_fetch *fetches; /* that run on this thread, innermost first */
     const void *closing;                /* the cache that this thread is closing or reaping */
-    void *orphans;                      /* caches to be freed when the outermost visit is over */
+    void *orphans; /* caches to be freed when the outermost visit is over, or the thread */
+    void (*free_orphans)(struct thread_record *self);
     unsigned destructor_rounds;
     /* of the list */
     struct thread_record *next; /* immutable once the record is in the list */

@@ -7,8 +7,7 @@
 #include <pthread.h>
 #include <string.h>
 
-/* ---- opening
- * ------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static void set_numbers(aside_cache *cache, const aside_options *options)
 {
@@ -106,8 +105,7 @@ aside_status aside_open(aside_cache **cache, const aside_options *options)
     return status;
 }
 
-/* ---- holds
- * --------------------------------------------------------------------------------------- */
+/* ---- holds ----------------------------------------------------------------------------------- */
 
 void cache_hold(aside_cache *cache)
 {
@@ -139,6 +137,7 @@ void cache_release(aside_cache *cache)
     }
     cache->next_orphan = self->orphans;
     self->orphans = cache;
+    self->free_orphans = cache_free_orphans;
 }
 
 void cache_free_orphans(struct thread_record *self)
@@ -150,8 +149,7 @@ void cache_free_orphans(struct thread_record *self)
     }
 }
 
-/* ---- closing
- * ------------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 /* The fetches of this cache that this very thread is running: nobody may wait for them here. */
 static size_t own_flights(const aside_cache *cache, const struct thread_record *self)
@@ -268,8 +266,7 @@ aside_status aside_close(aside_cache *cache)
     return ASIDE_OK;
 }
 
-/* ---- references
- * ---------------------------------------------------------------------------------- */
+/* ---- references ------------------------------------------------------------------------------ */
 
 aside_cache *aside_ref(aside_cache *cache)
 {
@@ -282,8 +279,11 @@ void aside_unref(aside_cache *cache)
 {
     if (!cache_is(cache) || fetch_sub_acq_rel(&cache->refs, 1) != 1)
         return;
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
     (void)aside_close(cache);
     cache_release(cache);
+    pthread_setcancelstate(before, NULL);
 }
 
 aside_status aside_health(const aside_cache *cache)

@@ -29,8 +29,7 @@ struct request {
     aside_result result;
 };
 
-/* ---- results
- * ------------------------------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------- */
 
 static int64_t left_ms(int64_t until_ns, int64_t now_ns)
 {
@@ -76,8 +75,7 @@ static aside_status refuse(struct request *r, aside_status status)
     return status;
 }
 
-/* ---- the end of a fetch
- * -------------------------------------------------------------------------- */
+/* ---- the end of a fetch ---------------------------------------------------------------------- */
 
 /* The entry to be stored, or NULL; *wrapper is one that only the index will know. */
 static struct entry *entry_to_store(aside_cache *cache, struct flight *flight, int64_t took_ns,
@@ -118,19 +116,20 @@ static void publish(struct flight *flight)
         entry_discard(wrapper);
     if (!cache_is_open(cache))
         park_wake_all(&cache->ends);
+    store_release(&flight->ended, true);
+    flight_wake(flight);
 }
 
 static void release(void *its_cache, size_t charge)
 {
     aside_cache *cache = its_cache;
-    budget_refund(&cache->store.budget, charge, 0);
+    budget_refund_lasting(&cache->store.budget, charge);
     cache_release(cache);
 }
 
 static const struct flight_owner owner = {publish, release};
 
-/* ---- waiting
- * ------------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static bool supersede(struct request *r, struct flight *flight)
 {
@@ -162,8 +161,10 @@ static bool leave(struct request *r, struct flight *flight, enum counter counter
 static void help(struct request *r, struct flight *flight)
 {
     const struct thread_fetch *fetch = r->self->fetches;
-    if (fetch && executor_take_stuck(r->cache->executor, &flight->job))
-        (void)flight_run(flight, r->self, fetch->worker, r->cancel_state, true);
+    if (!fetch || !executor_take_stuck(r->cache->executor, &flight->job))
+        return;
+    flight->began_ns = clock_precise(&r->cache->clock);
+    (void)flight_run(flight, r->self, fetch->worker, r->cancel_state, true);
 }
 
 static enum waiter_end sleep_on(struct request *r, struct flight *flight)
@@ -198,22 +199,34 @@ static aside_status wait_for(struct request *r, struct flight *flight)
     return take_verdict(r, flight);
 }
 
-/* ---- leading
- * ------------------------------------------------------------------------------------- */
+/* ---- leading --------------------------------------------------------------------------------- */
 
 static bool may_leave(const struct request *r)
 {
     return r->call->cancel || r->deadline_ns != CLOCK_NEVER;
 }
 
+/* A leader who cannot leave stays until his fetch has ended, superseded or closed as the flight may be: the
+ * argument may be on his stack (C7). The answer is his all the same. */
+static aside_status stay(struct request *r, struct flight *flight)
+{
+    struct waiter waiter;
+    uint32_t number = (uint32_t)fetch_add_relaxed(&r->cache->waiters_now, 1);
+    help(r, flight);
+    waiter_init(&waiter, &flight->park, number);
+    (void)waiter_wait(&waiter, &flight->ended, &r->cache->clock, CLOCK_NEVER);
+    waiter_fini(&waiter);
+    fetch_sub_relaxed(&r->cache->waiters_now, 1);
+    return take_answer(r, flight);
+}
+
 static aside_status lead_here(struct request *r, struct flight *flight)
 {
     const struct thread_fetch *outer = r->self->fetches;
     cache_count(r->cache, r->self, COUNTER_misses_led);
-    /* Superseded or closed meanwhile: his own fetch's answer is his all the same. */
     if (flight_run(flight, r->self, outer ? outer->worker : NULL, r->cancel_state, true))
         return take_answer(r, flight);
-    return wait_for(r, flight);
+    return stay(r, flight);
 }
 
 static aside_status hand_over(struct request *r, struct flight *flight)
@@ -240,7 +253,7 @@ static aside_status lead(struct request *r, struct flight *flight)
         return refuse(r, status);
     }
     cache_count(r->cache, r->self, COUNTER_misses_led);
-    return wait_for(r, flight);
+    return may_leave(r) ? wait_for(r, flight) : stay(r, flight);
 }
 
 static aside_status join(struct request *r, struct flight *flight)
@@ -250,8 +263,7 @@ static aside_status join(struct request *r, struct flight *flight)
     return wait_for(r, flight);
 }
 
-/* ---- joining or leading
- * -------------------------------------------------------------------------- */
+/* ---- joining or leading ---------------------------------------------------------------------- */
 
 enum meeting { MEET_HIT, MEET_JOIN, MEET_LEAD, MEET_REFUSED, MEET_NO_ROOM };
 
@@ -260,7 +272,7 @@ static enum meeting reserve_flight(aside_cache *cache, const struct flight *flig
 {
     size_t before = fetch_add_acq_rel(&cache->flights_now, 1);
     bool one_too_many = cache->max_flights && before >= cache->max_flights;
-    if (!one_too_many && budget_reserve(&cache->store.budget, flight->charge, 0)) {
+    if (!one_too_many && budget_reserve_lasting(&cache->store.budget, flight->charge)) {
         cache_hold(cache);
         return MEET_LEAD;
     }
@@ -346,6 +358,8 @@ static bool hit(struct request *r, aside_status *status)
     if (unlikely(!r->self)) {
         *status = read_locked(r->cache, r->key.bytes, r->key.len, &r->result.value);
         r->result.outcome = *status == ASIDE_OK ? ASIDE_OUTCOME_HIT : ASIDE_OUTCOME_NONE;
+        if (*status == ASIDE_OK)
+            cache_count(r->cache, NULL, COUNTER_hits);
         return *status != ASIDE_MISS;
     }
     bool found = read_begin(r->cache, r->key.bytes, r->key.len, &read);
@@ -382,8 +396,7 @@ static aside_status miss(struct request *r)
     return mine ? join_or_lead(r, mine) : refuse(r, ASIDE_E_NOMEM);
 }
 
-/* ---- the call
- * ------------------------------------------------------------------------------------ */
+/* ---- the call -------------------------------------------------------------------------------- */
 
 static aside_status get_with_fetch(aside_cache *cache, const void *key, size_t key_len,
                                    const aside_call *call, aside_result *result)

@@ -1,12 +1,18 @@
 /* cache/read -- see read.h. */
 #include "cache/read.h"
 
+#include <pthread.h>
+
 aside_status read_miss(aside_cache *cache, struct read read, const void *key, size_t key_len)
 {
     if (!cache_is_open(cache))
         return ASIDE_E_CLOSED;
-    if (read.entry)
-        store_lazily_remove(&cache->store, read.hash, read.entry, key, key_len, read.now_ns);
+    if (!read.entry)
+        return ASIDE_MISS;
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    store_lazily_remove(&cache->store, read.hash, read.entry, key, key_len, read.now_ns);
+    pthread_setcancelstate(before, NULL);
     return ASIDE_MISS;
 }
 
@@ -22,7 +28,5 @@ aside_status read_locked(aside_cache *cache, const void *key, size_t key_len, as
         entry = NULL;
     *value = entry ? entry_handle(entry) : NULL;
     lock_release(&shard->lock);
-    if (entry)
-        cache_count(cache, NULL, COUNTER_hits);
     return entry ? ASIDE_OK : closed ? ASIDE_E_CLOSED : ASIDE_MISS;
 }

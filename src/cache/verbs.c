@@ -7,8 +7,7 @@
 #include <pthread.h>
 #include <string.h>
 
-/* ---- reading
- * ------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static OUT_OF_LINE aside_status plain_miss(aside_cache *cache, struct read read, const void *key,
                                            size_t key_len)
@@ -23,8 +22,8 @@ static OUT_OF_LINE aside_status plain_read_locked(aside_cache *cache, const void
                                                   size_t key_len, aside_value **value)
 {
     aside_status status = read_locked(cache, key, key_len, value);
-    if (status == ASIDE_MISS)
-        cache_count(cache, NULL, COUNTER_misses);
+    if (status >= 0)
+        cache_count(cache, NULL, status == ASIDE_OK ? COUNTER_hits : COUNTER_misses);
     return status;
 }
 
@@ -103,8 +102,7 @@ aside_status aside_copy(aside_cache *cache, const void *key, size_t key_len, voi
     return plain_miss(cache, read, key, key_len);
 }
 
-/* ---- visiting
- * ------------------------------------------------------------------------------------ */
+/* ---- visiting -------------------------------------------------------------------------------- */
 
 static void unref_value(void *value)
 {
@@ -171,8 +169,7 @@ aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len, as
     return ASIDE_OK;
 }
 
-/* ---- writing
- * ------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* False: not a ttl. */
 static bool ttl_of(const aside_cache *cache, int64_t *ttl_ms)
@@ -315,8 +312,7 @@ aside_status aside_touch(aside_cache *cache, const void *key, size_t key_len, in
     return count_write(cache, status, ASIDE_OK, COUNTER_touches);
 }
 
-/* ---- the whole cache
- * ----------------------------------------------------------------------------- */
+/* ---- the whole cache ------------------------------------------------------------------------- */
 
 aside_status aside_clear(aside_cache *cache)
 {

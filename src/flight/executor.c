@@ -66,8 +66,7 @@ bool executor_binds_fetches(const struct executor *executor)
     return executor->options.hooks.start;
 }
 
-/* ---- the queue
- * ----------------------------------------------------------------------------------- */
+/* ---- the queue ------------------------------------------------------------------------------- */
 
 static void enqueue(struct executor *executor, struct job *job) REQUIRES(executor->lock)
 {
@@ -116,8 +115,7 @@ bool executor_take_stuck(struct executor *executor, struct job *job)
     return mine;
 }
 
-/* ---- a worker
- * ------------------------------------------------------------------------------------ */
+/* ---- a worker -------------------------------------------------------------------------------- */
 
 /* A job to do, or NULL when it is time to go home. */
 static struct job *next_job(struct executor *executor)
@@ -176,6 +174,7 @@ static void announce(struct executor *executor) REQUIRES(executor->lock)
 }
 
 static bool hire(struct executor *executor);
+static aside_status give_up(struct executor *executor, const struct job *own);
 
 /* The last thing a worker does. One that goes early, because a fetch ends its thread or the start
  * hook failed, is joined by nobody, and whoever waits in the queue needs another. */
@@ -201,8 +200,8 @@ static void worker_end(struct worker *worker, bool early)
     lock_release(&executor->lock);
     if (left)
         mem_free(&executor->mem, worker);
-    if (more)
-        (void)hire(executor);
+    if (more && !hire(executor))
+        (void)give_up(executor, NULL);
     park_wake_all(&executor->ends);
     executor_unref(executor);
 }
@@ -277,6 +276,32 @@ static bool hire(struct executor *executor)
     return hired;
 }
 
+/* A job in the queue if there is nobody to come to it, now or later. */
+static struct job *stranded(struct executor *executor)
+{
+    lock_take(&executor->lock);
+    struct job *job = executor->threads == 0 ? executor->first : NULL;
+    if (job)
+        dequeue(executor, job);
+    lock_release(&executor->lock);
+    return job;
+}
+
+/* No worker could be made. Others will come to the queue, if there are others; if not, nothing may lie there for ever,
+ * those included that counted on this one. ASIDE_E_BUSY if the caller's own job is his again. */
+static aside_status give_up(struct executor *executor, const struct job *own)
+{
+    aside_status status = ASIDE_OK;
+    struct job *job;
+    while ((job = stranded(executor))) {
+        if (job == own)
+            status = ASIDE_E_BUSY;
+        else
+            job->refuse(job, ASIDE_E_BUSY, 0);
+    }
+    return status;
+}
+
 aside_status executor_submit(struct executor *executor, struct job *job)
 {
     const struct executor_options *options = &executor->options;
@@ -295,13 +320,7 @@ aside_status executor_submit(struct executor *executor, struct job *job)
     park_wake_one(&executor->work);
     if (!wanted || hire(executor))
         return ASIDE_OK;
-    /* Others will come to it, if there are others; else it must not lie there for ever. */
-    lock_take(&executor->lock);
-    bool hopeless = executor->threads == 0 && job->queued;
-    if (hopeless)
-        dequeue(executor, job);
-    lock_release(&executor->lock);
-    return hopeless ? ASIDE_E_BUSY : ASIDE_OK;
+    return give_up(executor, job);
 }
 
 bool executor_is_self(struct executor *executor)
@@ -314,8 +333,7 @@ bool executor_is_self(struct executor *executor)
     return self;
 }
 
-/* ---- leftovers
- * ----------------------------------------------------------------------------------- */
+/* ---- leftovers ------------------------------------------------------------------------------- */
 
 void executor_note_leftover(struct executor *executor, int change)
 {
@@ -341,8 +359,7 @@ void executor_gauge(struct executor *executor, size_t *queued, size_t *threads)
     lock_release(&executor->lock);
 }
 
-/* ---- stopping
- * ------------------------------------------------------------------------------------ */
+/* ---- stopping -------------------------------------------------------------------------------- */
 
 void executor_stop(struct executor *executor)
 {

@@ -21,8 +21,7 @@ void group_fini(struct group *group)
     table_fini(&group->current);
 }
 
-/* ---- a flight
- * ------------------------------------------------------------------------------------ */
+/* ---- a flight -------------------------------------------------------------------------------- */
 
 static size_t padded(size_t size)
 {
@@ -127,8 +126,7 @@ void flight_wake(struct flight *flight)
     park_wake_all(&flight->park);
 }
 
-/* ---- transitions
- * --------------------------------------------------------------------------------- */
+/* ---- transitions ----------------------------------------------------------------------------- */
 
 static void enlist(struct group *group, struct flight *flight)
 {

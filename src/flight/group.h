@@ -113,6 +113,7 @@ struct flight {
     aside_value *value; /* the flight's reference */
     bool answered;      /* the verdict is the answer */
     bool stored;
+    _Atomic bool ended;   /* the fetch has decided, and all that is above is set */
     bool overtaken;       /* it was fenced, or superseded, or the cache closed */
     int64_t published_ns; /* coarse clock */
     int64_t fresh_until_ns;
@@ -139,8 +140,7 @@ struct flight_options {
 void group_init(struct group *group, struct lock *lock, const struct mem *mem);
 void group_fini(struct group *group);
 
-/* ---- a flight
- * ------------------------------------------------------------------------------------ */
+/* ---- a flight -------------------------------------------------------------------------------- */
 
 /* Bytes of a flight for this key and call, or 0 if that cannot be said. */
 size_t flight_size(size_t key_len, const aside_call *call);

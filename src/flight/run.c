@@ -15,8 +15,7 @@ static struct flight *flight_of(const aside_fetch *fetch)
     return flight && flight->magic == MAGIC ? flight : NULL;
 }
 
-/* ---- deciding
- * ------------------------------------------------------------------------------------ */
+/* ---- deciding -------------------------------------------------------------------------------- */
 
 static void drop_answer(struct flight_answer *answer)
 {
@@ -66,8 +65,7 @@ void flight_refuse(struct flight *flight, aside_status status, int code)
     drop_handle(flight);
 }
 
-/* ---- running
- * ------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 struct run {
     struct thread_fetch frame; /* first: it is what the thread's record points to */
@@ -137,8 +135,7 @@ bool flight_is_own(const struct thread_record *self, const void *owner, const vo
     return false;
 }
 
-/* ---- jobs
- * ---------------------------------------------------------------------------------------- */
+/* ---- jobs ------------------------------------------------------------------------------------ */
 
 static void run_on_worker(struct flight *flight, struct thread_record *self, void *worker)
 {
@@ -199,8 +196,7 @@ void aside_job_drop(aside_job *job)
         flight_refuse(flight, ASIDE_E_ABANDONED, 0);
 }
 
-/* ---- what a fetch calls
- * -------------------------------------------------------------------------- */
+/* ---- what a fetch calls ---------------------------------------------------------------------- */
 
 /* A fetch that may still say something. */
 static struct flight *undecided(const aside_fetch *fetch)

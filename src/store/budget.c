@@ -7,6 +7,7 @@ void budget_init(struct budget *budget, size_t max_bytes, size_t max_entries)
     budget->max_entries = max_entries && max_entries < BUDGET_MOST ? max_entries : BUDGET_MOST;
     atomic_init(&budget->bytes, 0);
     atomic_init(&budget->entries, 0);
+    atomic_init(&budget->lasting, 0);
 }
 
 static bool reserve(_Atomic size_t *used, size_t max, size_t more)
@@ -37,4 +38,34 @@ void budget_refund(struct budget *budget, size_t bytes, size_t entries)
         fetch_sub_relaxed(&budget->bytes, bytes);
     if (entries)
         fetch_sub_relaxed(&budget->entries, entries);
+}
+
+bool budget_reserve_lasting(struct budget *budget, size_t bytes)
+{
+    if (!budget_reserve(budget, bytes, 0))
+        return false;
+    fetch_add_relaxed(&budget->lasting, bytes);
+    return true;
+}
+
+void budget_refund_lasting(struct budget *budget, size_t bytes)
+{
+    fetch_sub_relaxed(&budget->lasting, bytes);
+    budget_refund(budget, bytes, 0);
+}
+
+static bool fits(size_t used, size_t max, size_t more)
+{
+    return more <= max && used <= max - more;
+}
+
+bool budget_has(const struct budget *budget, const struct budget_room *room)
+{
+    return fits(load_relaxed(&budget->bytes), budget->max_bytes, room->bytes) &&
+           fits(load_relaxed(&budget->entries), budget->max_entries, room->entries);
+}
+
+bool budget_could_have(const struct budget *budget, size_t bytes)
+{
+    return fits(load_relaxed(&budget->lasting), budget->max_bytes, bytes);
 }

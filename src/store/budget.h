@@ -22,6 +22,11 @@ struct budget {
     size_t max_entries; /* immutable; BUDGET_MOST: no bound */
     _Alignas(CACHE_LINE) _Atomic size_t bytes;
     _Atomic size_t entries;
+    _Atomic size_t lasting; /* of bytes: what no eviction can free */
+};
+
+struct budget_room {
+    size_t bytes, entries;
 };
 
 /* 0 means no bound. */
@@ -30,5 +35,12 @@ void budget_init(struct budget *budget, size_t max_bytes, size_t max_entries);
 /* True if both fit; else nothing is reserved. */
 bool budget_reserve(struct budget *budget, size_t bytes, size_t entries);
 void budget_refund(struct budget *budget, size_t bytes, size_t entries);
+/* The same for bytes of the index and of flights. */
+bool budget_reserve_lasting(struct budget *budget, size_t bytes);
+void budget_refund_lasting(struct budget *budget, size_t bytes);
+
+/* It would fit now; and it might fit if every entry were evicted. */
+bool budget_has(const struct budget *budget, const struct budget_room *room);
+bool budget_could_have(const struct budget *budget, size_t bytes);
 
 #endif

@@ -2,6 +2,7 @@
 #include "store/entry.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 static_assert(sizeof(struct entry) == 56, "the layout of an entry is part of what an entry costs");
@@ -31,8 +32,7 @@ static size_t bytes_of(const struct entry *entry)
     return prefix_of(entry->head.home) + sizeof *entry + entry_value_offset(entry) + value;
 }
 
-/* ---- making
- * -------------------------------------------------------------------------------------- */
+/* ---- making ---------------------------------------------------------------------------------- */
 
 static struct entry *place(struct home *home, char *block)
 {
@@ -98,13 +98,16 @@ size_t entry_charge(const struct entry *entry)
     return sum & ~(size_t)15;
 }
 
-/* ---- ending
- * -------------------------------------------------------------------------------------- */
+/* ---- ending ---------------------------------------------------------------------------------- */
 
 static void lone_value_free(struct lone_value *value)
 {
-    if (value->free_fn)
+    if (value->free_fn) {
+        int before;
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
         value->free_fn(value->data, value->ctx);
+        pthread_setcancelstate(before, NULL);
+    }
     free(value);
 }
 
@@ -141,8 +144,7 @@ void entry_drop(struct entry *entry)
         free_pinned(entry);
 }
 
-/* ---- values
- * -------------------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 /* extra: bytes that follow the head, for a value that is one block with its copy. */
 static struct lone_value *lone_value_new(size_t extra, size_t size)

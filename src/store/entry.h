@@ -43,7 +43,7 @@ struct entry {
     struct aside_value head;
     _Atomic int64_t fresh_until_ns; /* the one word that a hit tests; 0: whatever is unusual */
     uint32_t value_size;            /* immutable; of the bytes inside */
-    uint32_t policy_slot;           /* guarded by the shard's lock; for the policy */
+    uint32_t policy_slot;           /* guarded by the shard's lock; a policy with queues */
     _Atomic int64_t serve_until_ns; /* after that it is gone; the wheel's deadline; under lock */
     uint64_t birth;                 /* immutable; see entry_birth() */
     struct entry_link link;         /* guarded by the shard's lock */

@@ -2,8 +2,10 @@
 #include "store/index.h"
 
 #define FIRST_BUCKETS 8
-#define GROW_LOAD 5    /* entries a bucket at which the array is doubled */
-#define STEP_BUCKETS 2 /* moved by each write */
+#define GROW_LOAD 5     /* entries a bucket at which the array is doubled */
+#define MOST_LOAD 20    /* beyond that nothing is inserted before the array has grown */
+#define STEP_BUCKETS 2  /* moved by each write */
+#define STEP_ENTRIES 12 /* after which a step ends early */
 #define SLAB_BUCKETS 7
 
 struct index_slab {
@@ -45,8 +47,7 @@ void index_init(struct index *index, const struct mem *mem, const struct hash_se
     atomic_init(&index->array, index_nothing_array);
 }
 
-/* ---- arrays
- * -------------------------------------------------------------------------------------- */
+/* ---- arrays ---------------------------------------------------------------------------------- */
 
 static size_t array_size(size_t buckets)
 {
@@ -98,15 +99,20 @@ static struct index_array *next_of(const struct index_array *array)
     return load_relaxed(&array->next);
 }
 
+size_t index_slab_bytes(void)
+{
+    return mem_charge(sizeof(struct index_slab) + CACHE_LINE);
+}
+
 static enum index_end add_slab(struct index *index, struct index_array *array)
 {
-    size_t charge = mem_charge(sizeof(struct index_slab) + CACHE_LINE);
-    if (!budget_reserve(index->budget, charge, 0))
+    size_t charge = index_slab_bytes();
+    if (!budget_reserve_lasting(index->budget, charge))
         return INDEX_NO_ROOM;
     void *block;
     struct index_slab *slab = mem_zalloc_lines(index->mem, sizeof *slab, &block);
     if (!slab) {
-        budget_refund(index->budget, charge, 0);
+        budget_refund_lasting(index->budget, charge);
         return INDEX_NO_MEMORY;
     }
     slab->block = block;
@@ -116,8 +122,7 @@ static enum index_end add_slab(struct index *index, struct index_array *array)
     return INDEX_OK;
 }
 
-/* ---- chains
- * -------------------------------------------------------------------------------------- */
+/* ---- chains ---------------------------------------------------------------------------------- */
 
 /* The array in which this hash is written now, and its bucket there. */
 static struct index_array *array_for(const struct index *index, uint64_t hash,
@@ -177,9 +182,17 @@ static enum index_end empty_word(struct index *index, struct index_array *array,
     return INDEX_OK;
 }
 
+static bool is_overloaded(const struct index *index)
+{
+    const struct index_array *array = array_of(index);
+    if (array == index_nothing_array)
+        return true;
+    return !next_of(array) && index->count >= MOST_LOAD * (array->mask + 1);
+}
+
 enum index_end index_insert(struct index *index, uint64_t hash, struct entry *entry)
 {
-    if (array_of(index) == index_nothing_array)
+    if (is_overloaded(index))
         return INDEX_NO_ARRAY;
     struct index_bucket *bucket;
     struct index_array *array = array_for(index, hash, &bucket);
@@ -203,17 +216,16 @@ void index_remove(struct index *index, _Atomic uint64_t *word)
     index->count--;
 }
 
-/* ---- growth
- * -------------------------------------------------------------------------------------- */
+/* ---- growth ---------------------------------------------------------------------------------- */
 
 bool index_wants_array(const struct index *index)
 {
     return index->count >= index->grow_at && !next_of(array_of(index));
 }
 
-bool index_has_nothing(const struct index *index)
+bool index_is_stuck(const struct index *index)
 {
-    return array_of(index) == index_nothing_array;
+    return is_overloaded(index);
 }
 
 size_t index_next_size(const struct index *index)
@@ -248,16 +260,16 @@ static void undo_move(struct index_array *to, size_t at)
             store_relaxed(&b->word[i], 0);
 }
 
+/* *touched: the entries moved. MOST_LOAD keeps a chain far shorter than a lock hold may touch. */
 static bool move_bucket(struct index *index, struct index_array *from, struct index_array *to,
-                        size_t at)
+                        size_t at, size_t *touched)
 {
-    size_t touched = 0;
     for (struct index_bucket *b = &from->buckets[at]; b; b = next_bucket(b)) {
         for (unsigned i = 0; i < INDEX_WORDS; i++) {
             struct entry *entry = index_entry(load_relaxed(&b->word[i]));
             if (!entry)
                 continue;
-            touched++;
+            ++*touched;
             uint64_t hash = hash_of(index, entry);
             _Atomic uint64_t *word;
             if (empty_word(index, to, &to->buckets[hash & to->mask], &word) != INDEX_OK) {
@@ -268,7 +280,6 @@ static bool move_bucket(struct index *index, struct index_array *from, struct in
             store_release(word, word_of(hash, entry));
         }
     }
-    lock_touch(touched);
     uintptr_t link = load_relaxed(&from->buckets[at].link);
     store_release(&from->buckets[at].link, link | INDEX_FORWARD);
     return true;
@@ -280,11 +291,14 @@ bool index_step(struct index *index, struct index_array **old)
     struct index_array *to = next_of(from);
     if (!to)
         return false;
-    for (unsigned i = 0; i < STEP_BUCKETS && from->moved <= from->mask; i++) {
-        if (!move_bucket(index, from, to, from->moved))
-            return false;
+    size_t touched = 0;
+    for (unsigned i = 0; i < STEP_BUCKETS && touched < STEP_ENTRIES && from->moved <= from->mask;
+         i++) {
+        if (!move_bucket(index, from, to, from->moved, &touched))
+            break;
         from->moved++;
     }
+    lock_touch(touched);
     if (from->moved <= from->mask)
         return false;
     store_release(&index->array, to);
@@ -301,8 +315,7 @@ struct index_array *index_empty(struct index *index)
     return old == index_nothing_array ? NULL : old;
 }
 
-/* ---- sweeps
- * -------------------------------------------------------------------------------------- */
+/* ---- sweeps ---------------------------------------------------------------------------------- */
 
 static unsigned collect(const struct index_bucket *bucket, struct entry **entries, unsigned max)
 {
@@ -361,8 +374,7 @@ unsigned index_array_take(struct index_array *array, struct entry **entries, uns
     return n;
 }
 
-/* ---- invariants
- * ---------------------------------------------------------------------------------- */
+/* ---- invariants ------------------------------------------------------------------------------ */
 
 static size_t count_chain(const struct index *index, const struct index_array *array, size_t at,
                           FILE *why, bool *sound)

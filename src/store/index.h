@@ -82,8 +82,7 @@ enum index_end { INDEX_OK, INDEX_NO_ROOM, INDEX_NO_MEMORY, INDEX_NO_ARRAY };
 void index_init(struct index *index, const struct mem *mem, const struct hash_seed *seed,
                 struct budget *budget);
 
-/* ---- readers
- * ------------------------------------------------------------------------------------- */
+/* ---- readers --------------------------------------------------------------------------------- */
 
 static inline struct entry *index_entry(uint64_t word)
 {
@@ -117,8 +116,7 @@ static HOT_INLINE struct entry *index_find(const struct index *index, uint64_t h
     }
 }
 
-/* ---- writers
- * ------------------------------------------------------------------------------------- */
+/* ---- writers --------------------------------------------------------------------------------- */
 
 /* The word that holds this key, or NULL. */
 _Atomic uint64_t *index_locate(struct index *index, uint64_t hash, const void *key, size_t key_len);
@@ -133,10 +131,11 @@ void index_remove(struct index *index, _Atomic uint64_t *word);
  * retired then. */
 bool index_step(struct index *index, struct index_array **old);
 bool index_wants_array(const struct index *index);
-bool index_has_nothing(const struct index *index); /* not even an array */
+bool index_is_stuck(const struct index *index); /* nothing can be inserted before it has one */
 /* How many buckets the array that is wanted should have, and their bytes. */
 size_t index_next_size(const struct index *index);
 size_t index_array_bytes(size_t buckets);
+size_t index_slab_bytes(void); /* that an insertion may take besides */
 /* Zeroed; not under the lock: it may be large. Not charged. NULL: no memory. */
 struct index_array *index_array_new(const struct mem *mem, size_t buckets);
 /* Begins to grow into the array; false if it is too late: the array is the caller's to free. */

@@ -22,8 +22,7 @@ void shard_init(struct shard *shard, const struct mem *mem, const struct hash_se
     shard->limbo_max = limbo_max;
 }
 
-/* ---- unlinking
- * ----------------------------------------------------------------------------------- */
+/* ---- unlinking ------------------------------------------------------------------------------- */
 
 static void retire(struct shard *shard, struct entry *entry) REQUIRES(shard->lock)
 {
@@ -48,8 +47,7 @@ static _Atomic uint64_t *word_of_entry(struct shard *shard, const struct entry *
     return index_locate(&shard->index, hash, entry->bytes, entry->head.key_len);
 }
 
-/* ---- putting
- * ------------------------------------------------------------------------------------- */
+/* ---- putting --------------------------------------------------------------------------------- */
 
 static enum shard_end put_end(enum index_end end)
 {
@@ -65,8 +63,10 @@ static enum shard_end insert(struct shard *shard, uint64_t hash, struct entry *e
     REQUIRES(shard->lock)
 {
     size_t charge = entry_charge(entry);
+    shard->lacking = (struct budget_room){charge, 1};
     if (!budget_reserve(shard->budget, charge, 1))
         return SHARD_NO_ROOM;
+    shard->lacking.bytes += index_slab_bytes();
     enum shard_end end = put_end(index_insert(&shard->index, hash, entry));
     if (end != SHARD_OK)
         budget_refund(shard->budget, charge, 1);
@@ -80,7 +80,8 @@ static enum shard_end overwrite(struct shard *shard, uint64_t hash, _Atomic uint
 {
     struct entry *old = index_entry(load_relaxed(word));
     size_t charge = entry_charge(entry), old_charge = entry_charge(old);
-    if (charge > old_charge && !budget_reserve(shard->budget, charge - old_charge, 0))
+    shard->lacking = (struct budget_room){charge > old_charge ? charge - old_charge : 0, 0};
+    if (!budget_reserve(shard->budget, shard->lacking.bytes, 0))
         return SHARD_NO_ROOM;
     index_replace(word, hash, entry);
     shard->bytes += charge - old_charge;
@@ -107,8 +108,7 @@ enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry
     return end;
 }
 
-/* ---- other writes
- * -------------------------------------------------------------------------------- */
+/* ---- other writes ---------------------------------------------------------------------------- */
 
 struct entry *shard_find(struct shard *shard, uint64_t hash, const void *key, size_t key_len)
 {
@@ -172,24 +172,23 @@ bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry
     return true;
 }
 
-size_t shard_evict(struct shard *shard, unsigned *evicted)
+void shard_evict(struct shard *shard, const struct budget_room *room, unsigned *evicted)
 {
     struct entry *met[SWEEP_ENTRIES];
     unsigned looked = 0;
-    size_t before = shard->bytes;
-    for (unsigned i = 0; i < SWEEP_BUCKETS && looked < SWEEP_ENTRIES && shard->bytes == before;
-         i++) {
+    for (unsigned i = 0; i < SWEEP_BUCKETS && looked < SWEEP_ENTRIES; i++) {
         unsigned count = index_sweep(&shard->index, &shard->hand, met, SWEEP_ENTRIES - looked);
         looked += count;
-        for (unsigned j = 0; j < count; j++) {
+        for (unsigned j = 0; j < count && !budget_has(shard->budget, room); j++) {
             if (!policy_condemns(met[j]))
                 continue;
             unlink_entry(shard, word_of_entry(shard, met[j]));
             ++*evicted;
         }
+        if (budget_has(shard->budget, room))
+            break;
     }
     lock_touch(looked);
-    return before - shard->bytes;
 }
 
 void shard_pass_time(struct shard *shard, int64_t now_ns)
@@ -213,8 +212,7 @@ unsigned shard_reap(struct shard *shard, int64_t now_ns, unsigned max, unsigned 
     return looked;
 }
 
-/* ---- doom
- * ---------------------------------------------------------------------------------------- */
+/* ---- doom ------------------------------------------------------------------------------------ */
 
 static void doom(struct shard *shard, struct index_array *array, bool holds_entries)
     REQUIRES(shard->lock)
@@ -225,7 +223,7 @@ static void doom(struct shard *shard, struct index_array *array, bool holds_entr
     shard->doomed = array;
     size_t charge = index_array_charge(array);
     shard->doomed_bytes += charge;
-    budget_refund(shard->budget, charge, 0);
+    budget_refund_lasting(shard->budget, charge);
 }
 
 /* The wheel is begun anew: the links of the entries that go with the arrays are never followed
@@ -308,8 +306,7 @@ unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more)
     return count;
 }
 
-/* ---- housekeeping
- * -------------------------------------------------------------------------------- */
+/* ---- housekeeping ---------------------------------------------------------------------------- */
 
 void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris, bool *growth)
 {
@@ -329,32 +326,32 @@ void shard_drop(struct shard_debris *debris)
     debris->count = 0;
 }
 
-/* One thread at a time makes a larger array. Several may make the first one, for which a store has
- * to wait: it is small, and all but one of them are thrown away. */
+/* One thread at a time makes a larger array. Where stores have to wait for it, several may: all but one of them are
+ * thrown away. */
 enum shard_end shard_grow(struct shard *shard, size_t *room)
 {
     lock_take(&shard->lock);
-    bool first = index_has_nothing(&shard->index);
+    bool urgent = index_is_stuck(&shard->index);
     bool wanted =
-        !shard->closed && (first || (index_wants_array(&shard->index) && !shard->array_coming));
+        !shard->closed && (urgent || (index_wants_array(&shard->index) && !shard->array_coming));
     size_t buckets = index_next_size(&shard->index);
-    if (wanted && !first)
+    if (wanted && !urgent)
         shard->array_coming = true;
     lock_release(&shard->lock);
     if (!wanted)
         return SHARD_OK;
     *room = index_array_bytes(buckets);
-    bool reserved = budget_reserve(shard->budget, *room, 0);
+    bool reserved = budget_reserve_lasting(shard->budget, *room);
     struct index_array *array = reserved ? index_array_new(shard->index.mem, buckets) : NULL;
     lock_take(&shard->lock);
-    if (!first)
+    if (!urgent)
         shard->array_coming = false;
     bool used = array && !shard->closed && index_grow(&shard->index, array);
     if (!array)
         index_grow_later(&shard->index);
     lock_release(&shard->lock);
     if (reserved && !used)
-        budget_refund(shard->budget, *room, 0);
+        budget_refund_lasting(shard->budget, *room);
     if (array && !used)
         index_array_free(array);
     return array ? SHARD_OK : reserved ? SHARD_NO_MEMORY : SHARD_NO_ROOM;

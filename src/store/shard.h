@@ -35,6 +35,7 @@ struct shard {
     size_t limbo_max;           /* immutable: bytes in limbo above which writes are refused */
     struct wheel wheel;         /* guarded by lock */
     struct limbo limbo;         /* guarded by lock */
+    struct budget_room lacking; /* guarded by lock: what the last shard_put() had no room for */
     size_t bytes;               /* guarded by lock: what the linked entries count for */
     struct index_array *doomed; /* guarded by lock */
     size_t doomed_bytes;        /* guarded by lock */
@@ -67,8 +68,7 @@ void shard_init(struct shard *shard, const struct mem *mem, const struct hash_se
 /* Of a closed shard that nobody uses any more: all that waits in limbo is dropped now. */
 void shard_fini(struct shard *shard);
 
-/* ---- with the lock held
- * -------------------------------------------------------------------------- */
+/* ---- with the lock held ---------------------------------------------------------------------- */
 
 /* Links the entry, whose times are set, in the place of what was there; takes its reference. */
 enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry,
@@ -87,8 +87,9 @@ struct entry *shard_find(struct shard *shard, uint64_t hash, const void *key, si
 /* Unlinks this very entry if it is still there and over. */
 bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry *entry,
                           const void *key, size_t key_len, int64_t now_ns) REQUIRES(shard->lock);
-/* Lets the hand go on over a few buckets; the bytes that it evicted. */
-size_t shard_evict(struct shard *shard, unsigned *evicted) REQUIRES(shard->lock);
+/* Lets the hand go on over a few buckets, until there is room. */
+void shard_evict(struct shard *shard, const struct budget_room *room, unsigned *evicted)
+    REQUIRES(shard->lock);
 /* Makes due what now_ns has passed. */
 void shard_pass_time(struct shard *shard, int64_t now_ns) REQUIRES(shard->lock);
 /* Looks at up to max entries that are due and removes those whose time is over. Returns how many
@@ -101,8 +102,7 @@ void shard_clear(struct shard *shard, int64_t now_ns) REQUIRES(shard->lock);
 void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris, bool *growth)
     REQUIRES(shard->lock);
 
-/* ---- without it
- * ---------------------------------------------------------------------------------- */
+/* ---- without it ------------------------------------------------------------------------------ */
 
 void shard_drop(struct shard_debris *debris);
 /* Brings the larger array that the index wants; SHARD_NO_ROOM or SHARD_NO_MEMORY if that is not to

@@ -7,9 +7,9 @@
 #define SHARD_BYTES ((size_t)256 << 10) /* a smaller cache has fewer shards */
 #define SHARD_ENTRIES ((size_t)512)
 #define MOST_TURNS 64
+#define MOST_EVICTED 128 /* in one shard before the next has its turn */
 
-/* ---- making
- * -------------------------------------------------------------------------------------- */
+/* ---- making ---------------------------------------------------------------------------------- */
 
 static size_t shards_for(size_t max_bytes, size_t max_entries)
 {
@@ -60,8 +60,7 @@ static void count(struct store *store, enum counter counter, uint64_t n)
         counter_add(store->home, thread_self(), counter, n);
 }
 
-/* ---- relief
- * -------------------------------------------------------------------------------------- */
+/* ---- relief ---------------------------------------------------------------------------------- */
 
 /* Turns that surely bring the hand round often enough to condemn something, if there is anything.
  * */
@@ -70,33 +69,42 @@ static size_t turns_for(const struct shard *shard)
     return 4 * (index_next_size(&shard->index) / 32 + 1);
 }
 
-/* Evicts in one shard until need is met, a share of turns is used up or nothing is left. */
-static size_t evict_in(struct store *store, struct shard *shard, size_t need)
+/* Evicts in one shard until there is room, a share is evicted or nothing is left. */
+static unsigned evict_in(struct store *store, struct shard *shard, const struct budget_room *room)
 {
-    size_t freed = 0, turns = 1;
+    size_t turns = 1;
     unsigned evicted = 0;
-    for (size_t i = 0; i < turns && freed < need && evicted < 128; i++) {
+    for (size_t i = 0; i < turns && !budget_has(&store->budget, room) && evicted < MOST_EVICTED;
+         i++) {
         lock_take(&shard->lock);
-        freed += shard_evict(shard, &evicted);
+        shard_evict(shard, room, &evicted);
         turns = shard->index.count ? turns_for(shard) : 0;
         lock_release(&shard->lock);
     }
     count(store, COUNTER_evicted, evicted);
-    return freed;
+    return evicted;
 }
 
-bool store_make_room(struct store *store, struct shard *near, size_t need)
+/* In the shard at hand first, then in the others in turn, until a whole round has evicted nothing. */
+static bool make_room(struct store *store, struct shard *near, struct budget_room room)
 {
-    size_t freed = evict_in(store, near, need);
-    for (bool progress = true; progress && freed < need;) {
-        size_t before = freed;
-        for (size_t i = 0; i <= store->shard_mask && freed < need; i++) {
+    if (!budget_could_have(&store->budget, room.bytes))
+        return false;
+    unsigned evicted = evict_in(store, near, &room);
+    for (bool progress = true; progress && !budget_has(&store->budget, &room);) {
+        unsigned before = evicted;
+        for (size_t i = 0; i <= store->shard_mask && !budget_has(&store->budget, &room); i++) {
             uint32_t victim = fetch_add_relaxed(&store->next_victim, 1);
-            freed += evict_in(store, &store->shards[victim & store->shard_mask], need - freed);
+            evicted += evict_in(store, &store->shards[victim & store->shard_mask], &room);
         }
-        progress = freed > before;
+        progress = evicted > before;
     }
-    return freed > 0;
+    return budget_has(&store->budget, &room) || evicted;
+}
+
+bool store_make_room(struct store *store, struct shard *near, size_t bytes)
+{
+    return make_room(store, near, (struct budget_room){bytes, 0});
 }
 
 static bool empty_limbo(struct shard *shard)
@@ -127,10 +135,11 @@ static enum shard_end grow(struct store *store, struct shard *shard)
 }
 
 /* True if the store is worth another try; else *end may say better why not. */
-static bool relieve(struct store *store, struct shard *shard, enum shard_end *end, size_t need)
+static bool relieve(struct store *store, struct shard *shard, enum shard_end *end,
+                    const struct budget_room *lacking)
 {
     switch (*end) {
-    case SHARD_NO_ROOM: return store_make_room(store, shard, need);
+    case SHARD_NO_ROOM: return make_room(store, shard, *lacking);
     case SHARD_LIMBO_FULL: return empty_limbo(shard);
     case SHARD_NO_ARRAY: *end = grow(store, shard); return *end == SHARD_OK;
     default: return false;
@@ -155,42 +164,54 @@ static aside_status status_of(enum shard_end end)
     }
 }
 
-/* ---- writes
- * -------------------------------------------------------------------------------------- */
+/* ---- writes ---------------------------------------------------------------------------------- */
+
+/* What a write leaves to be done without the lock. */
+struct aftermath {
+    struct shard_debris debris;
+    bool growth, doomed;
+};
 
 /* Ends a lock hold in which something was written. */
-static void unlock_after_write(struct store *store, struct shard *shard) RELEASES(shard->lock)
+static void unlock(struct shard *shard, struct aftermath *after) RELEASES(shard->lock)
 {
-    struct shard_debris debris;
-    bool growth;
-    shard_upkeep(shard, false, &debris, &growth);
-    bool doomed = shard->doomed;
+    shard_upkeep(shard, false, &after->debris, &after->growth);
+    after->doomed = shard->doomed;
     lock_release(&shard->lock);
-    shard_drop(&debris);
-    if (growth)
+}
+
+static void tidy(struct store *store, struct shard *shard, struct aftermath *after)
+{
+    bool more;
+    shard_drop(&after->debris);
+    if (after->growth)
         (void)grow(store, shard);
-    if (doomed) {
-        bool more;
+    if (after->doomed)
         (void)shard_dismantle(shard, SHARD_SIDE, &more);
-    }
+}
+
+static void unlock_and_tidy(struct store *store, struct shard *shard) RELEASES(shard->lock)
+{
+    struct aftermath after;
+    unlock(shard, &after);
+    tidy(store, shard, &after);
 }
 
 aside_status store_put(struct store *store, uint64_t hash, struct entry *entry, enum shard_put how,
                        int64_t now_ns)
 {
     struct shard *shard = store_shard(store, hash);
-    size_t need = entry_charge(entry);
-    if (need > store->budget.max_bytes)
+    if (!budget_could_have(&store->budget, entry_charge(entry)))
         return ASIDE_E_TOO_LARGE;
-    enum shard_end end;
     for (unsigned turn = 0;; turn++) {
         lock_take(&shard->lock);
-        end = shard_put(shard, hash, entry, how, now_ns);
+        enum shard_end end = shard_put(shard, hash, entry, how, now_ns);
+        struct budget_room lacking = shard->lacking;
         if (end == SHARD_OK)
             group_fence(&shard->group,
                         &(struct flight_key){hash, entry->bytes, entry->head.key_len});
-        unlock_after_write(store, shard);
-        if (!needs_relief(end) || turn == MOST_TURNS || !relieve(store, shard, &end, need))
+        unlock_and_tidy(store, shard);
+        if (!needs_relief(end) || turn == MOST_TURNS || !relieve(store, shard, &end, &lacking))
             return status_of(end);
     }
 }
@@ -231,10 +252,11 @@ static void settle(struct store *store, struct flight *flight, bool stored, bool
 bool store_publish(struct store *store, struct flight *flight, struct entry *entry, int64_t now_ns)
 {
     struct shard *shard = store_shard(store, flight->hash);
-    bool fits = entry && entry_charge(entry) <= store->budget.max_bytes;
+    bool fits = entry && budget_could_have(&store->budget, entry_charge(entry));
     if (fits)
         fetch_add_relaxed(&entry->head.refs, 1);
     enum shard_end end = SHARD_FENCED;
+    struct aftermath after;
     thread_count_prepare(&store->home->account);
     for (unsigned turn = 0;; turn++) {
         bool last = turn == MOST_TURNS || !fits;
@@ -243,16 +265,19 @@ bool store_publish(struct store *store, struct flight *flight, struct entry *ent
             end = shard_put(shard, flight->hash, entry, SHARD_SET, now_ns);
         else if (fits)
             end = SHARD_FENCED;
+        struct budget_room lacking = shard->lacking;
         bool retry = needs_relief(end) && !last;
         if (!retry)
             settle(store, flight, fits && end == SHARD_OK, entry && end != SHARD_OK);
-        unlock_after_write(store, shard);
+        unlock(shard, &after);
+        if (!retry)
+            flight_wake(flight);
+        tidy(store, shard, &after);
         if (!retry)
             break;
-        if (!relieve(store, shard, &end, entry_charge(entry)))
+        if (!relieve(store, shard, &end, &lacking))
             turn = MOST_TURNS - 1;
     }
-    flight_wake(flight);
     if (fits && end != SHARD_OK)
         (void)fetch_sub_acq_rel(&entry->head.refs, 1);
     return fits && end == SHARD_OK;
@@ -266,7 +291,7 @@ aside_status store_drop(struct store *store, uint64_t hash, const void *key, siz
     enum shard_end end = how == STORE_DELETE ? shard_delete(shard, hash, key, key_len, now_ns)
                                              : shard_expire(shard, hash, key, key_len, now_ns);
     group_fence(&shard->group, &(struct flight_key){hash, key, key_len});
-    unlock_after_write(store, shard);
+    unlock_and_tidy(store, shard);
     return status_of(end);
 }
 
@@ -276,7 +301,7 @@ aside_status store_touch(struct store *store, uint64_t hash, const void *key, si
     struct shard *shard = store_shard(store, hash);
     lock_take(&shard->lock);
     enum shard_end end = shard_touch(shard, hash, key, key_len, now_ns, until_ns);
-    unlock_after_write(store, shard);
+    unlock_and_tidy(store, shard);
     return status_of(end);
 }
 
@@ -287,12 +312,13 @@ void store_lazily_remove(struct store *store, uint64_t hash, const struct entry 
     if (!lock_try(&shard->lock))
         return;
     bool removed = shard_remove_expired(shard, hash, entry, key, key_len, now_ns);
-    unlock_after_write(store, shard);
+    struct aftermath after;
+    unlock(shard, &after);
+    shard_drop(&after.debris); /* the rest of the tidying might wait for a lock */
     count(store, COUNTER_expired, removed);
 }
 
-/* ---- upkeep
- * -------------------------------------------------------------------------------------- */
+/* ---- upkeep ---------------------------------------------------------------------------------- */
 
 static void free_slice(struct store *store, struct shard *shard)
 {

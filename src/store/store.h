@@ -57,8 +57,8 @@ aside_status store_touch(struct store *store, uint64_t hash, const void *key, si
 void store_lazily_remove(struct store *store, uint64_t hash, const struct entry *entry,
                          const void *key, size_t key_len, int64_t now_ns);
 
-/* Evicts until so many bytes have become free; false if there is nothing to evict. */
-bool store_make_room(struct store *store, struct shard *near, size_t need);
+/* Evicts until there is room for so many bytes; false if that cannot be. */
+bool store_make_room(struct store *store, struct shard *near, size_t bytes);
 
 /* Removes what is over and frees what may be freed, at most budget entries (0: no bound). */
 size_t store_reap(struct store *store, int64_t now_ns, size_t budget);

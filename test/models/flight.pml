@@ -3,16 +3,17 @@
  *
  * Modelled: one key in one shard. The shard's lock, the index (read without a lock), the table of
  * flights, the parking word with the futex's compare-and-sleep, one token with its lock, references,
- * and freed memory. A caller without a token leads on its own thread, and what his fetch says is his; the one
- * with a token hands the fetch to a worker. The transitions group_join, group_lead, group_settle, group_fence,
- * group_fence_all, group_supersede and group_leave, and the fields of a flight, carry the names that group.c
- * gives them (names.sh compares).
+ * and freed memory. A caller without a token leads on its own thread, and what its fetch says is its
+ * answer; the one with a token hands the fetch to a worker. The transitions group_join, group_lead,
+ * group_settle, group_fence, group_fence_all, group_supersede and group_leave, and the fields of a
+ * flight, carry the names that group.c gives them (names.sh compares).
  *
  * Left out: other keys (they share the lock and nothing else), expiry and stale values, the caller's
  * deadline (it leaves as a cancelled one does), asking an abandoned fetch to stop, fetches that complete
- * later, the caps on flights and waiters, failed allocation, spurious wake-ups (they could only hide a lost one), close's wait for
- * running fetches, and every order weaker than sequential: what is read without a lock here
- * (index, settled, the waiter's state, word) is published with release and read with acquire there.
+ * later, the caps on flights and waiters, failed allocation, spurious wake-ups (they could only hide a
+ * lost one), close's wait for running fetches, and every order weaker than sequential: what is read
+ * without a lock here (index, settled, the waiter's state, word) is published with release and read with
+ * acquire there.
  *
  * A step: one access that others can see without the lock. What happens under a lock round one such
  * access belongs to its step, for nobody could tell; a lock hold with two of them is two steps.
@@ -256,8 +257,8 @@ inline group_leave(f)
 }
 
 /*
- * Joins the current flight (f), or leaves f NONE. A flight that a clear overtook, or that is over age, goes off
- * the table first; old is one to be woken then.
+ * Joins the current flight (f), or leaves f NONE. A flight that a clear overtook, or that is over age,
+ * goes off the table first; old is one to be woken then.
  */
 inline group_join()
 {
@@ -357,7 +358,7 @@ inline fetch_and_publish(f)
     atomic {
         lock_shard();
         touch(f);
-        fl[f].overtaken = !may_store(f);
+        fl[f].overtaken = fl[f].settled || fl[f].fenced || behind(f);
         assert(outcome != VALUE || fetched >= newest || fl[f].overtaken);
         if
         :: outcome == VALUE && may_store(f) -> index = fetched

@@ -98,7 +98,7 @@ TEST(who_has_been_taken_off_is_not_reached)
         cancel_enlist(token, &waiters[i]);
     cancel_delist(token, &waiters[1]);
     cancel_delist(token, &waiters[4]);
-    cancel_delist(token, &waiters[4]); /* twice is harmless */
+    cancel_delist(token, &waiters[4]);                    /* twice is harmless */
     memset((void *)&waiters[4], 0xee, sizeof waiters[4]); /* its stack frame is somebody else's */
     aside_cancel_fire(token);
     for (int i = 0; i < 4; i++)

@@ -94,7 +94,8 @@ TEST(the_charge_is_what_was_foretold_and_covers_the_block)
         for (size_t i = 0; i < COUNT_OF(sizes); i++) {
             size_t charge = 0;
             CHECK(entry_charge_of(key_len, sizes[i], &charge));
-            struct entry *entry = entry_make(ground.home, "abcdefghijklmnopqrstuvwxyz0123456789", key_len, sizes[i], 1, 2);
+            struct entry *entry = entry_make(ground.home, "abcdefghijklmnopqrstuvwxyz0123456789",
+                                             key_len, sizes[i], 1, 2);
             CHECK_INT(entry_charge(entry), charge);
             int64_t block = ground.ledger.live_bytes - before;
             CHECK((int64_t)charge >= block && (int64_t)charge < block + 32);
@@ -314,7 +315,8 @@ TEST(lone_values_check_their_arguments)
     CHECK_STATUS(aside_value_wrap(NULL, 1, NULL, NULL, &value), ASIDE_E_INVALID);
     CHECK_STATUS(aside_value_wrap(&object, 1, NULL, NULL, NULL), ASIDE_E_INVALID);
     CHECK_STATUS(aside_value_copy("x", SIZE_MAX, &value), ASIDE_E_NOMEM);
-    CHECK_STATUS(aside_value_copy("x", SIZE_MAX - sizeof(struct lone_value), &value), ASIDE_E_NOMEM);
+    CHECK_STATUS(aside_value_copy("x", SIZE_MAX - sizeof(struct lone_value), &value),
+                 ASIDE_E_NOMEM);
     CHECK(value == NULL);
     process_fail_alloc(1, false);
     CHECK_STATUS(aside_value_copy("x", 1, &value), ASIDE_E_NOMEM);

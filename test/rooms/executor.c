@@ -61,7 +61,8 @@ static void begin_with(const struct executor_options *options, aside_alloc hooks
 
 static void begin(size_t threads, size_t queued)
 {
-    begin_with(&(struct executor_options){.max_threads = threads, .max_queued = queued}, ledger_init(&ledger));
+    begin_with(&(struct executor_options){.max_threads = threads, .max_queued = queued},
+               ledger_init(&ledger));
 }
 
 static void end(void)
@@ -292,7 +293,8 @@ static void stop_hook(void *ctx, void *worker)
 
 static void begin_hooked(size_t threads)
 {
-    begin_with(&(struct executor_options){.max_threads = threads, .hooks = {start_hook, stop_hook, &starts}},
+    begin_with(&(struct executor_options){.max_threads = threads,
+                                          .hooks = {start_hook, stop_hook, &starts}},
                ledger_init(&ledger));
     CHECK(executor_binds_fetches(executor));
 }

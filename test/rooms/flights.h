@@ -74,7 +74,8 @@ enum { STARTED = 1000000000, AGE_MS = 100 };
 static struct flight *make_for(const char *text, const aside_call *call)
 {
     static const aside_clock clock;
-    struct flight_options options = {&owner, &group, executor, ground.home, &clock, STARTED, AGE_MS};
+    struct flight_options options = {&owner, &group,  executor, ground.home,
+                                     &clock, STARTED, AGE_MS};
     struct flight_key key = key_of(text);
     return flight_new(&options, &key, call);
 }
@@ -90,7 +91,8 @@ static struct flight *lead_call(const char *text, const aside_call *call)
     return flight;
 }
 
-static struct flight *join_at(const char *text, int64_t now_ns, size_t max, bool *full, struct flight **old)
+static struct flight *join_at(const char *text, int64_t now_ns, size_t max, bool *full,
+                              struct flight **old)
 {
     struct flight_key key = key_of(text);
     lock_take(&lock);

@@ -263,7 +263,7 @@ TEST(who_leaves_too_late_has_the_verdict)
 TEST(flights_leave_the_list_in_any_order)
 {
     struct flight *flights[20];
-    char key[8];
+    char key[16];
     begin();
     for (int round = 0; round < 50; round++) {
         for (int i = 0; i < 20; i++) {
@@ -332,7 +332,7 @@ TEST(a_flight_that_was_detached_does_not_remove_a_newer_one)
 TEST(a_write_of_all_keys_fences_every_flight)
 {
     struct flight *flights[10];
-    char key[8];
+    char key[16];
     begin();
     for (int i = 0; i < 10; i++) {
         snprintf(key, sizeof key, "%d", i);

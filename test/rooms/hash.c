@@ -101,7 +101,8 @@ TEST(equal_to_the_reference_at_every_length_and_alignment)
                 CHECK(hash_bytes(&seed, room + at, length) == reference(key, room + at, length));
         CHECK(hash_bytes(&seed, room, 300) == reference(key, room, 300));
     }
-    CHECK(hash_bytes(&(struct hash_seed){1, 2}, NULL, 0) == hash_bytes(&(struct hash_seed){1, 2}, "", 0));
+    CHECK(hash_bytes(&(struct hash_seed){1, 2}, NULL, 0) ==
+          hash_bytes(&(struct hash_seed){1, 2}, "", 0));
 }
 
 TEST(reads_no_byte_past_the_key)
@@ -175,7 +176,8 @@ static void check_single(const struct hash_seed *seed, enum key_kind kind, unsig
     check_even(counts, CELLS);
 }
 
-static void check_pair(const struct hash_seed *seed, enum key_kind kind, unsigned one, unsigned other)
+static void check_pair(const struct hash_seed *seed, enum key_kind kind, unsigned one,
+                       unsigned other)
 {
     static uint32_t counts[CELLS * CELLS];
     memset(counts, 0, sizeof counts);

@@ -177,7 +177,8 @@ TEST(an_entry_of_a_far_home_is_aligned_and_charged_with_its_prefix)
         homes[i] = home_open(&mem);
     ground_init(&ground, 0, 0);
     CHECK_INT(ground.home->id, HOME_FAR);
-    struct entry *near = entry_new(homes[3], "key", 3, 40), *far = entry_new(ground.home, "key", 3, 40);
+    struct entry *near = entry_new(homes[3], "key", 3, 40),
+                 *far = entry_new(ground.home, "key", 3, 40);
     CHECK_INT((uintptr_t)far % 16, 0);
     CHECK(entry_charge(far) > entry_charge(near));
     CHECK((int64_t)entry_charge(far) >= ground.ledger.live_bytes - (int64_t)sizeof(struct home));

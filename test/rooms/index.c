@@ -11,8 +11,8 @@ enum { KEYS = 1024 };
 static struct ground ground;
 static struct index index_;
 static struct lock lock;
-static uint32_t keys[KEYS];         /* the key's bytes; keys[i] == i unless a test makes them collide */
-static struct entry *linked[KEYS];  /* what the model says */
+static uint32_t keys[KEYS]; /* the key's bytes; keys[i] == i unless a test makes them collide */
+static struct entry *linked[KEYS]; /* what the model says */
 static struct index_array *retired[32];
 static size_t retired_count;
 
@@ -169,14 +169,14 @@ TEST(an_index_begins_with_nothing)
 {
     struct index_array *old;
     begin(0);
-    CHECK(index_has_nothing(&index_));
+    CHECK(index_is_stuck(&index_));
     CHECK(index_wants_array(&index_));
     CHECK_INT(insert(1), INDEX_NO_ARRAY);
     CHECK(!index_step(&index_, &old));
     CHECK(index_empty(&index_) == NULL);
     check_all();
     CHECK(grow());
-    CHECK(!index_has_nothing(&index_));
+    CHECK(!index_is_stuck(&index_));
     CHECK(!index_wants_array(&index_));
     CHECK_INT(insert(1), INDEX_OK);
     check_all();
@@ -189,9 +189,7 @@ static void random_operation(void)
     if (index_wants_array(&index_))
         CHECK(grow());
     switch (random_below(5)) {
-    case 0:
-        (void)step();
-        break;
+    case 0: (void)step(); break;
     case 1:
         if (linked[i])
             drop(i);
@@ -624,7 +622,7 @@ TEST(an_emptied_index_begins_anew)
         entry_discard(entries[i]);
     memset(linked, 0, sizeof linked);
     free_array(array);
-    CHECK(index_has_nothing(&index_));
+    CHECK(index_is_stuck(&index_));
     CHECK_INT(insert(5), INDEX_NO_ARRAY);
     fill(200);
     check_all();
@@ -701,7 +699,8 @@ static void churn(void)
 {
     uint32_t i = (uint32_t)random_below(KEYS);
     struct entry *old = linked[i];
-    if (index_wants_array(&index_) || (index_next_size(&index_) < 1024 && !growing() && random_below(50) == 0))
+    if (index_wants_array(&index_) ||
+        (index_next_size(&index_) < 1024 && !growing() && random_below(50) == 0))
         CHECK(grow());
     (void)step();
     if (!old) {

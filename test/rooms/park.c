@@ -98,7 +98,8 @@ TEST(a_deadline_ends_the_wait)
     park_init(&park);
     int64_t ns = waited(test_now_ns() + 20000000);
     CHECK(ns < INT64_C(2000000000));
-    ns = waited(test_now_ns() + 130000000); /* past the 100 ms at which a condition is looked at again */
+    ns = waited(test_now_ns() +
+                130000000); /* past the 100 ms at which a condition is looked at again */
     CHECK(ns < INT64_C(2000000000));
     park_fini(&park);
 }
@@ -199,7 +200,8 @@ static long rounds;
 static struct park pings, pongs;
 static _Atomic long pinged, ponged;
 
-static void wait_for_round(struct park *where, struct parker *parker, const _Atomic long *done, long round)
+static void wait_for_round(struct park *where, struct parker *parker, const _Atomic long *done,
+                           long round)
 {
     for (;;) {
         uint32_t ticket = park_ticket(where);

@@ -58,8 +58,8 @@ static inline uint64_t ground_hash(const struct ground *ground, const void *key,
 }
 
 /* An entry whose value is so many bytes 'v' and whose time is over at until_ns. */
-static inline struct entry *entry_make(struct home *home, const void *key, size_t key_len, size_t size,
-                                       int64_t now_ns, int64_t until_ns)
+static inline struct entry *entry_make(struct home *home, const void *key, size_t key_len,
+                                       size_t size, int64_t now_ns, int64_t until_ns)
 {
     struct entry *entry = entry_new(home, key, key_len, size);
     CHECK(entry != NULL);

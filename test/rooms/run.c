@@ -88,7 +88,8 @@ TEST(each_answer_is_the_verdict)
 
 TEST(success_without_a_value_and_other_positive_statuses_are_invalid)
 {
-    static aside_status ok = ASIDE_OK, miss = ASIDE_MISS, exists = ASIDE_EXISTS, unknown = (aside_status)99;
+    static aside_status ok = ASIDE_OK, miss = ASIDE_MISS, exists = ASIDE_EXISTS,
+                        unknown = (aside_status)99;
     check_verdict(says, &ok, ASIDE_E_INVALID, 0);
     check_verdict(says, &miss, ASIDE_E_INVALID, 0);
     check_verdict(says, &exists, ASIDE_E_INVALID, 0);

@@ -228,7 +228,8 @@ TEST(lazy_removal_takes_only_what_it_met)
     now++;
     store(1, CLOCK_NEVER);
     lock_take(&shard->lock);
-    CHECK(!shard_remove_expired(shard, hash(1), old, &key, sizeof key, now)); /* a newer one is there */
+    CHECK(!shard_remove_expired(shard, hash(1), old, &key, sizeof key,
+                                now)); /* a newer one is there */
     lock_release(&shard->lock);
     CHECK(has(1));
     store(1, now + 1);
@@ -299,8 +300,7 @@ TEST(a_full_limbo_refuses_writes_until_the_reader_has_gone)
     CHECK_INT(drop(1), SHARD_OK); /* removing always works */
     CHECK_INT(put_as(2, make(2, 100, CLOCK_NEVER), SHARD_SET), SHARD_LIMBO_FULL);
     stalled_end(&reader);
-    (void)upkeep(true);
-    CHECK_INT(shard->limbo.bytes, 0);
+    free_waiting();
     CHECK_INT(put_as(2, make(2, 100, CLOCK_NEVER), SHARD_SET), SHARD_OK);
     end();
 }
@@ -376,10 +376,10 @@ TEST(evicting_goes_in_small_steps)
         unsigned before = evicted;
         size_t bytes = shard->bytes;
         lock_take(&shard->lock);
-        size_t freed = shard_evict(shard, &evicted);
+        shard_evict(shard, &(struct budget_room){BUDGET_MOST, 0}, &evicted);
         lock_release(&shard->lock);
         CHECK(evicted - before <= LOCK_MAX_TOUCHED);
-        CHECK_INT(freed, bytes - shard->bytes);
+        CHECK((evicted > before) == (shard->bytes < bytes));
     }
     CHECK_INT(count(), 0);
     CHECK_INT(evicted, MANY);
@@ -397,24 +397,32 @@ static void *small_malloc(size_t size, void *ctx)
     return no_large_blocks && size > 4000 ? NULL : counting.malloc(size, ctx);
 }
 
+/* Without larger tables the index fills up to where a move would be too much for one hold, and then refuses. */
 TEST(a_growth_that_comes_late_goes_in_small_steps_as_well)
 {
-    enum { LATE = 1500 };
+    enum { MOST = 3000 };
+    enum shard_end last = SHARD_OK;
+    uint32_t late = 0;
     begin(0, 0, SIZE_MAX);
     counting = ground.mem.hooks;
     ground.mem.hooks.malloc = small_malloc;
     no_large_blocks = true;
-    for (uint32_t i = 0; i < LATE; i++)
-        store(i, CLOCK_NEVER);
-    CHECK(index_next_size(&shard->index) <= 128); /* chains of 20 and more by now */
+    while (late < MOST / 2 && last == SHARD_OK) {
+        last = put_as(late, make(late, 4, CLOCK_NEVER), SHARD_SET);
+        late += last == SHARD_OK;
+        (void)upkeep(false);
+    }
+    CHECK(late >= 100);
+    CHECK(last == SHARD_OK || last == SHARD_NO_MEMORY);
+    CHECK(shard_check(shard, stderr));
     no_large_blocks = false;
-    for (uint32_t i = LATE; i < 2 * LATE; i++) {
+    for (uint32_t i = late; i < MOST; i++) {
         store(i, CLOCK_NEVER);
         if (i % 16 == 0)
             CHECK(shard_check(shard, stderr));
     }
-    CHECK(index_next_size(&shard->index) >= LATE / 5);
-    for (uint32_t i = 0; i < 2 * LATE; i++)
+    CHECK(index_next_size(&shard->index) >= MOST / 10);
+    for (uint32_t i = 0; i < MOST; i++)
         CHECK(has(i));
     end();
 }

@@ -43,7 +43,6 @@ static void *record_main(void *arg)
     /* what a careless thread leaves behind */
     self->visits = 3;
     self->closing = self;
-    self->orphans = self;
     atomic_store(&self->visiting[2], self);
     atomic_store(&self->announced, 99);
     return self;

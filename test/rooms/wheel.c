@@ -129,7 +129,8 @@ TEST(random_deadlines_agree_with_a_list)
 
 TEST(one_before_at_and_one_after_a_deadline)
 {
-    static const int64_t spans[] = {1, 4194303, 4194304, 4194305, 134217728, 5 * SECOND, 86400 * SECOND, 3 * YEAR};
+    static const int64_t spans[] = {1,         4194303,    4194304,        4194305,
+                                    134217728, 5 * SECOND, 86400 * SECOND, 3 * YEAR};
     for (size_t i = 0; i < COUNT_OF(spans); i++) {
         begin(123456789012);
         int64_t deadline = now + spans[i];
@@ -165,7 +166,8 @@ TEST(for_ever_is_not_kept)
 
 TEST(far_deadlines_cascade_in_few_looks)
 {
-    static const int64_t spans[] = {60 * SECOND, 3600 * SECOND, 86400 * SECOND, 30 * 86400 * SECOND, 2 * YEAR};
+    static const int64_t spans[] = {60 * SECOND, 3600 * SECOND, 86400 * SECOND, 30 * 86400 * SECOND,
+                                    2 * YEAR};
     for (size_t i = 0; i < COUNT_OF(spans); i++) {
         begin(777 * SECOND);
         int64_t deadline = now + spans[i];

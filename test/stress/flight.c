@@ -108,6 +108,7 @@ static void truth_ask(struct truth *truth, uint64_t key)
         call.timeout_ms = 60000;
     CHECK_STATUS(aside_get_with_fetch(truth->cache, &key, sizeof key, &call, &result), ASIDE_OK);
     CHECK(stamp_of_value(result.value, key) >= floor);
+    CHECK(!result.fenced || result.ttl_left_ms == 0); /* what a write overtook is not stored */
     aside_value_unref(result.value);
 }
 
@@ -365,6 +366,86 @@ TEST(supersede_races_completion)
     pool_close(&pool);
     CHECK_INT(STAT(ageing.cache, queued_now), 0);
     cache_end(ageing.cache);
+    ground_end(&ground);
+}
+
+/* ---- superseded_leaves_the_queue ----------------------------------------------------------------- */
+
+/* The one worker hangs; the flight behind it grows too old, and its job must not stay in the queue. */
+struct queueing {
+    aside_cache *cache;
+    struct fake_clock clock;
+    uint64_t key;
+    _Atomic bool hangs, answered, released;
+};
+
+static aside_status hanging_fetch(aside_fetch *fetch, void *arg)
+{
+    struct queueing *queueing = arg;
+    queueing->hangs = true;
+    WAIT_UNTIL(queueing->released);
+    return stamp_answer(fetch, stamp_key(fetch), 1);
+}
+
+static aside_status queued_fetch(aside_fetch *fetch, void *arg)
+{
+    (void)arg;
+    return stamp_answer(fetch, stamp_key(fetch), 1);
+}
+
+static void queueing_ask(struct queueing *queueing, uint64_t key, aside_fetch_fn *fetch)
+{
+    aside_result result = ASIDE_RESULT_INIT;
+    aside_call call = {ASIDE_CALL, .fetch = fetch, .arg = queueing, .timeout_ms = 1000000};
+    aside_status status = aside_get_with_fetch(queueing->cache, &key, sizeof key, &call, &result);
+    /* Whoever looks at the clock only when the fetch has ended is served, as by one that was overtaken. */
+    if (fetch == hanging_fetch && status == ASIDE_OK)
+        CHECK_INT(result.fenced, 1);
+    else
+        CHECK_STATUS(status, ASIDE_E_FETCH_TIMEOUT);
+    aside_value_unref(result.value);
+}
+
+static void queueing_work(void *scenario, int self)
+{
+    struct queueing *queueing = scenario;
+    if (self == 0) {
+        queueing_ask(queueing, queueing->key, hanging_fetch);
+        return;
+    }
+    WAIT_UNTIL(queueing->hangs);
+    if (self == 1) {
+        queueing_ask(queueing, queueing->key + 1, queued_fetch);
+        queueing->answered = true;
+        return;
+    }
+    WAIT_UNTIL(STAT(queueing->cache, queued_now) == 1);
+    fake_clock_advance_ms(&queueing->clock, AGE_MS, queueing->cache);
+    WAIT_UNTIL(queueing->answered);
+    CHECK_INT(STAT(queueing->cache, queued_now), 0);
+    queueing->released = true;
+}
+
+TEST(superseded_leaves_the_queue)
+{
+    struct ground ground;
+    static struct queueing queueing;
+    struct pool pool;
+    aside_options options = ground_begin(&ground);
+    options.clock = fake_clock_init(&queueing.clock);
+    options.max_flight_age_ms = AGE_MS;
+    options.fetch_threads = 1;
+    queueing.cache = cache_open(&options);
+    pool_open(&pool, 3, queueing_work, &queueing);
+    for (long round = 0; round < test_rounds(ROUNDS); round++) {
+        queueing.key = 2 * (uint64_t)round;
+        queueing.hangs = queueing.answered = queueing.released = false;
+        pool_round(&pool);
+        WAIT_UNTIL(STAT(queueing.cache, flights_now) == 0);
+        CHECK_INT(aside_count(queueing.cache), 0);
+    }
+    pool_close(&pool);
+    cache_end(queueing.cache);
     ground_end(&ground);
 }
 

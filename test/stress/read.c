@@ -100,15 +100,28 @@ static void churn_read(struct churn *churn)
         held_drop(&held[i]);
 }
 
+/* Bytes inside the entry, or in a value of their own that it refers to. */
+static aside_status churn_set(aside_cache *cache, uint64_t key, uint64_t version)
+{
+    unsigned char bytes[STAMP_MOST];
+    aside_value *value = NULL;
+    if (version % 2)
+        return stamp_set(cache, key, version, ASIDE_FOREVER);
+    size_t size = stamp_write(bytes, key, version);
+    CHECK_STATUS(aside_value_copy(bytes, size, &value), ASIDE_OK);
+    aside_status status = aside_set_value(cache, &key, sizeof key, value, ASIDE_FOREVER);
+    aside_value_unref(value);
+    return status;
+}
+
 static void churn_write(struct churn *churn, int writer)
 {
     uint64_t fresh = churn->next_key + (uint64_t)writer * 1000;
     for (int i = 0; i < 16; i++) {
         uint64_t key = test_random() % (SHARED_KEYS / WRITERS) * WRITERS + (uint64_t)writer;
         uint64_t version = atomic_fetch_add(&churn->version[key], 1) + 1;
-        aside_status status = test_random() % 4 == 0
-                                  ? aside_delete(churn->cache, &key, sizeof key)
-                                  : stamp_set(churn->cache, key, version, ASIDE_FOREVER);
+        aside_status status = test_random() % 4 == 0 ? aside_delete(churn->cache, &key, sizeof key)
+                                                     : churn_set(churn->cache, key, version);
         CHECK(status == ASIDE_OK || status == ASIDE_MISS || status == ASIDE_E_BUSY);
         if (status != ASIDE_E_BUSY)
             raise_to(&churn->floor[key], version);
@@ -364,5 +377,42 @@ TEST(visit_pins)
     pool_close(&pool);
     cache_end(pinning.cache);
     cache_end(pinning.pump);
+    ground_end(&ground);
+}
+
+/* ---- limbo_stays_within_its_cap ------------------------------------------------------------------ */
+
+#define LARGE 4096
+#define LIMBO_CAP (32768 + 2 * LARGE) /* an eighth of the cache, and what was let in last */
+
+/* Large values are overwritten faster than whole batches of them come together. */
+static void limbo_work(void *scenario, int self)
+{
+    struct growing *growing = scenario;
+    static unsigned char large[LARGE];
+    unsigned char bytes[LARGE];
+    for (uint64_t i = 0; i < 4; i++) {
+        uint64_t key = test_random() % 4;
+        aside_status status =
+            self == 0 ? aside_copy(growing->cache, &key, sizeof key, bytes, sizeof bytes, NULL)
+                      : aside_set(growing->cache, &key, sizeof key, large, LARGE, ASIDE_FOREVER);
+        CHECK(status == ASIDE_OK || status == ASIDE_MISS || status == ASIDE_E_BUSY);
+        CHECK(STAT(growing->cache, limbo_bytes) <= LIMBO_CAP);
+    }
+}
+
+TEST(limbo_stays_within_its_cap)
+{
+    struct ground ground;
+    struct pool pool;
+    struct growing growing;
+    aside_options options = ground_begin(&ground);
+    options.max_bytes = (size_t)256 << 10; /* one shard */
+    growing.cache = cache_open(&options);
+    pool_open(&pool, 3, limbo_work, &growing);
+    for (long round = 0; round < test_rounds(ROUNDS); round++)
+        pool_round(&pool);
+    pool_close(&pool);
+    cache_end(growing.cache);
     ground_end(&ground);
 }
