@@ -15,6 +15,8 @@
 
 /* The project never leaves out-of-memory to uthash's default, which is exit(). */
 #define HASH_NONFATAL_OOM 1
+/* An empty key may have no address, which memcmp() must not be given. */
+#define HASH_KEYCMP(a, b, n) ((n) ? memcmp(a, b, n) : 0)
 #include <uthash.h>
 
 struct table_node {

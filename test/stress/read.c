@@ -86,7 +86,7 @@ static uint64_t held_take(struct held *held, aside_cache *cache, uint64_t key)
 static void churn_read(struct churn *churn)
 {
     struct held held[HELD] = {{{0, 0}, NULL}};
-    for (int i = 0; i < 24; i++) {
+    for (int i = 0; i < 18; i++) {
         uint64_t key = test_random() % SHARED_KEYS;
         uint64_t floor = atomic_load(&churn->floor[key]);
         uint64_t version = i % 3 == 0 ? held_take(&held[test_random() % HELD], churn->cache, key)
@@ -117,7 +117,7 @@ static aside_status churn_set(aside_cache *cache, uint64_t key, uint64_t version
 static void churn_write(struct churn *churn, int writer)
 {
     uint64_t fresh = churn->next_key + (uint64_t)writer * 1000;
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < 12; i++) {
         uint64_t key = test_random() % (SHARED_KEYS / WRITERS) * WRITERS + (uint64_t)writer;
         uint64_t version = atomic_fetch_add(&churn->version[key], 1) + 1;
         aside_status status = test_random() % 4 == 0 ? aside_delete(churn->cache, &key, sizeof key)
@@ -184,7 +184,7 @@ TEST(get_racing_delete_eviction_growth)
 /* ---- growth_never_hides_a_key -------------------------------------------------------------------- */
 
 #define LASTING 8
-#define GROWN 60
+#define GROWN 40
 
 struct growing {
     aside_cache *cache;
