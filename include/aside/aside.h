@@ -392,7 +392,8 @@ typedef enum aside_outcome {
     ASIDE_OUTCOME_JOINED = 3   /* another did */
 } aside_outcome;
 
-/* What a call came to. Start from ASIDE_RESULT_INIT; every call fills all members anew. */
+/* What a call came to. Start from ASIDE_RESULT_INIT; every call fills all members anew. A struct_size that ends
+ * before outcome is ASIDE_E_INVALID: the value would be lost. */
 typedef struct aside_result {
     size_t struct_size;
     aside_value *value; /* with ASIDE_OK: owned by the caller; else NULL */

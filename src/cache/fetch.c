@@ -426,7 +426,8 @@ aside_status aside_get_with_fetch(aside_cache *cache, const void *key, size_t ke
 {
     aside_call own;
     aside_result full = ASIDE_RESULT_INIT, given;
-    if (!result || !options_copy(&given, sizeof given, result))
+    if (!result || !options_copy(&given, sizeof given, result) ||
+        result->struct_size < offsetof(aside_result, outcome))
         return ASIDE_E_INVALID;
     aside_status status = ASIDE_E_INVALID;
     if (cache_is(cache) && cache_is_key(key, key_len) && call && options_take_call(&own, call))
