@@ -22,7 +22,7 @@ static struct {
 } nothing;
 
 _Static_assert(sizeof(struct index_bucket) == 64, "a bucket is one line");
-_Static_assert(offsetof(struct index_array, buckets) % 64 == 0, "and begins with one");
+_Static_assert(sizeof(struct index_array) % 64 == 0, "and begins with one");
 
 #define index_nothing_array (&nothing.array)
 
@@ -129,10 +129,10 @@ static struct index_array *array_for(const struct index *index, uint64_t hash,
                                      struct index_bucket **bucket)
 {
     struct index_array *array = array_of(index);
-    *bucket = &array->buckets[hash & array->mask];
+    *bucket = index_bucket_at(array, hash & array->mask);
     if (load_relaxed(&(*bucket)->link) & INDEX_FORWARD) {
         array = next_of(array);
-        *bucket = &array->buckets[hash & array->mask];
+        *bucket = index_bucket_at(array, hash & array->mask);
     }
     return array;
 }
@@ -255,7 +255,7 @@ bool index_grow(struct index *index, struct index_array *array)
 /* The two chains that a moved bucket goes to are nobody else's yet: emptying them undoes a move. */
 static void undo_move(struct index_array *to, size_t at)
 {
-    for (struct index_bucket *b = &to->buckets[at]; b; b = next_bucket(b))
+    for (struct index_bucket *b = index_bucket_at(to, at); b; b = next_bucket(b))
         for (unsigned i = 0; i < INDEX_WORDS; i++)
             store_relaxed(&b->word[i], 0);
 }
@@ -264,7 +264,7 @@ static void undo_move(struct index_array *to, size_t at)
 static bool move_bucket(struct index *index, struct index_array *from, struct index_array *to,
                         size_t at, size_t *touched)
 {
-    for (struct index_bucket *b = &from->buckets[at]; b; b = next_bucket(b)) {
+    for (struct index_bucket *b = index_bucket_at(from, at); b; b = next_bucket(b)) {
         for (unsigned i = 0; i < INDEX_WORDS; i++) {
             struct entry *entry = index_entry(load_relaxed(&b->word[i]));
             if (!entry)
@@ -272,7 +272,7 @@ static bool move_bucket(struct index *index, struct index_array *from, struct in
             ++*touched;
             uint64_t hash = hash_of(index, entry);
             _Atomic uint64_t *word;
-            if (empty_word(index, to, &to->buckets[hash & to->mask], &word) != INDEX_OK) {
+            if (empty_word(index, to, index_bucket_at(to, hash & to->mask), &word) != INDEX_OK) {
                 undo_move(to, at);
                 undo_move(to, at + from->mask + 1);
                 return false;
@@ -280,8 +280,8 @@ static bool move_bucket(struct index *index, struct index_array *from, struct in
             store_release(word, word_of(hash, entry));
         }
     }
-    uintptr_t link = load_relaxed(&from->buckets[at].link);
-    store_release(&from->buckets[at].link, link | INDEX_FORWARD);
+    uintptr_t link = load_relaxed(&index_bucket_at(from, at)->link);
+    store_release(&index_bucket_at(from, at)->link, link | INDEX_FORWARD);
     return true;
 }
 
@@ -339,9 +339,9 @@ unsigned index_sweep(struct index *index, size_t *bucket, struct entry **entries
     struct index_array *next = next_of(array);
     size_t mask = next ? next->mask : array->mask;
     size_t at = (*bucket)++ & mask;
-    const struct index_bucket *old = &array->buckets[at & array->mask];
+    const struct index_bucket *old = index_bucket_at(array, at & array->mask);
     if (next && (load_relaxed(&old->link) & INDEX_FORWARD))
-        return collect(&next->buckets[at], entries, max);
+        return collect(index_bucket_at(next, at), entries, max);
     return collect(old, entries, max);
 }
 
@@ -364,7 +364,7 @@ unsigned index_array_take(struct index_array *array, struct entry **entries, uns
 {
     unsigned n = 0;
     while (array->doomed_at <= array->mask) {
-        struct index_bucket *bucket = &array->buckets[array->doomed_at];
+        struct index_bucket *bucket = index_bucket_at(array, array->doomed_at);
         if (!(load_relaxed(&bucket->link) & INDEX_FORWARD))
             n += take(bucket, entries + n, max - n);
         if (n == max)
@@ -380,7 +380,7 @@ static size_t count_chain(const struct index *index, const struct index_array *a
                           FILE *why, bool *sound)
 {
     size_t count = 0;
-    for (const struct index_bucket *b = &array->buckets[at]; b; b = next_bucket(b)) {
+    for (const struct index_bucket *b = index_bucket_at(array, at); b; b = next_bucket(b)) {
         for (unsigned i = 0; i < INDEX_WORDS; i++) {
             uint64_t word = load_relaxed(&b->word[i]);
             if (!index_entry(word))
@@ -403,7 +403,7 @@ bool index_check(const struct index *index, FILE *why)
     size_t count = 0;
     for (const struct index_array *array = array_of(index); array; array = next_of(array))
         for (size_t at = 0; at <= array->mask; at++)
-            if (!(load_relaxed(&array->buckets[at].link) & INDEX_FORWARD))
+            if (!(load_relaxed(&index_bucket_at(array, at)->link) & INDEX_FORWARD))
                 count += count_chain(index, array, at, why, &sound);
     if (count == index->count)
         return sound;

@@ -64,8 +64,13 @@ struct index_array {
     size_t doomed_bytes; /* of the entries that went with it */
     size_t doomed_at;    /* buckets taken apart so far */
     bool holds_entries;
-    _Alignas(CACHE_LINE) struct index_bucket buckets[];
+    /* the buckets follow */
 };
+
+static HOT_INLINE struct index_bucket *index_bucket_at(const struct index_array *array, size_t at)
+{
+    return (struct index_bucket *)(uintptr_t)(array + 1) + at;
+}
 
 struct index {
     _Alignas(CACHE_LINE) _Atomic(struct index_array *) array;
@@ -95,7 +100,7 @@ static HOT_INLINE struct entry *index_find(const struct index *index, uint64_t h
     struct index_array *array = load_acquire(&index->array);
     uint64_t tag = hash >> INDEX_TAG_SHIFT;
     for (;;) {
-        struct index_bucket *bucket = &array->buckets[hash & array->mask];
+        struct index_bucket *bucket = index_bucket_at(array, hash & array->mask);
         uintptr_t link = load_acquire(&bucket->link);
         if (unlikely(link & INDEX_FORWARD)) {
             array = load_acquire(&array->next);

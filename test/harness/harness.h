@@ -39,21 +39,21 @@ void test_register(struct test *test);
     static void test_##ident(void)
 
 /* A failed check prints file, line, expression and seed, and ends the test's process with status 1. */
-#define CHECK(condition)                                                                           \
-    ((condition) ? (void)0 : test_fail(__FILE__, __LINE__, #condition, NULL))
+#define CHECK(condition) ((condition) ? (void)0 : test_fail(__FILE__, __LINE__, #condition, NULL))
 #define CHECK_INT(actual, expected)                                                                \
     test_check_int(__FILE__, __LINE__, #actual, (long long)(actual), (long long)(expected))
 #define CHECK_STATUS(actual, expected)                                                             \
     test_check_status(__FILE__, __LINE__, #actual, (actual), (expected))
 _Noreturn void test_fail(const char *file, int line, const char *what, const char *why);
-void test_check_int(const char *file, int line, const char *what, long long actual, long long expected);
+void test_check_int(const char *file, int line, const char *what, long long actual,
+                    long long expected);
 void test_check_status(const char *file, int line, const char *what, aside_status actual,
                        aside_status expected);
 _Noreturn void test_skip(const char *why); /* exit 77 */
 
-uint64_t test_seed(void);              /* of this run, printed when a test fails */
-uint64_t test_random(void);            /* thread-safe, from the seed */
-long test_rounds(long for_make_test);  /* for_make_test scaled by --rounds / ASIDE_TEST_ROUNDS */
+uint64_t test_seed(void);             /* of this run, printed when a test fails */
+uint64_t test_random(void);           /* thread-safe, from the seed */
+long test_rounds(long for_make_test); /* for_make_test scaled by --rounds / ASIDE_TEST_ROUNDS */
 
 /* ---- threads and gates --------------------------------------------------------------------------- */
 
@@ -69,7 +69,7 @@ struct gate {
     bool open;
 };
 void gate_init(struct gate *gate);
-void gate_pass(struct gate *gate);                   /* arrive, wait until open */
+void gate_pass(struct gate *gate); /* arrive, wait until open */
 void gate_open(struct gate *gate);
 void gate_wait_arrived(struct gate *gate, int count); /* until that many have arrived */
 void gate_fini(struct gate *gate);
@@ -104,22 +104,23 @@ void fake_clock_advance_ns(struct fake_clock *clock, int64_t ns, aside_cache *ca
 /* ---- the ledger: an allocator that counts, and that fails on demand ------------------------------ */
 
 struct ledger {
-    _Atomic int64_t live_bytes;  /* as requested */
+    _Atomic int64_t live_bytes; /* as requested */
     _Atomic int64_t live_blocks;
     _Atomic int64_t peak_bytes;
-    _Atomic int64_t calls;       /* mallocs and growing reallocs so far */
-    _Atomic int64_t fail_at;     /* 0: never; n: the n-th call from now fails ... */
-    _Atomic int fail_for_ever;   /* ... and every later one */
+    _Atomic int64_t calls;     /* mallocs and growing reallocs so far */
+    _Atomic int64_t fail_at;   /* 0: never; n: the n-th call from now fails ... */
+    _Atomic int fail_for_ever; /* ... and every later one */
 };
-aside_alloc ledger_init(struct ledger *ledger); /* guards each block: overrun and double free end the test */
+aside_alloc ledger_init(
+    struct ledger *ledger); /* guards each block: overrun and double free end the test */
 
 /* Process-wide: malloc, calloc, realloc, posix_memalign, aligned_alloc and pthread_create of the library
  * are wrapped at link time (--wrap) in test builds; these make the n-th fail. 0: never. */
 void process_fail_alloc(int64_t nth, bool for_ever);
 void process_fail_thread(int64_t nth, bool for_ever);
 void process_fail_random(int64_t nth, bool for_ever); /* getrandom(2) of the library, likewise */
-int64_t process_alloc_calls(void);  /* since the last process_fail_alloc */
-int64_t process_thread_calls(void); /* since the last process_fail_thread */
+int64_t process_alloc_calls(void);                    /* since the last process_fail_alloc */
+int64_t process_thread_calls(void);                   /* since the last process_fail_thread */
 
 /* ---- counted from outside ------------------------------------------------------------------------ */
 
@@ -127,8 +128,8 @@ int process_threads(void);                     /* tasks in /proc/self/task */
 int process_threads_named(const char *prefix); /* of these, whose name starts so */
 int process_descriptors(void);                 /* in /proc/self/fd */
 size_t process_resident_bytes(void);
-int threads_created(void);                     /* pthread_create calls by the library so far, by --wrap */
-int threads_joined(void);                      /* pthread_join calls by the library so far, by --wrap */
+int threads_created(void); /* pthread_create calls by the library so far, by --wrap */
+int threads_joined(void);  /* pthread_join calls by the library so far, by --wrap */
 
 /* ---- the seeded scheduler ------------------------------------------------------------------------ */
 

@@ -656,7 +656,7 @@ TEST(the_check_reports_what_is_broken)
     atomic_store(word, 0);
     expect_broken();
     struct index_array *array = atomic_load(&index_.array);
-    struct index_bucket *other = &array->buckets[(hash(17) + 1) & array->mask];
+    struct index_bucket *other = index_bucket_at(array, (hash(17) + 1) & array->mask);
     for (unsigned i = 0; i < INDEX_WORDS; i++) {
         if (atomic_load(&other->word[i]) != 0)
             continue;
