@@ -424,7 +424,7 @@ TEST(the_bytes_of_an_array_cover_what_was_allocated)
     int64_t before = ground.ledger.live_bytes;
     for (size_t buckets = 8; buckets <= 4096; buckets *= 2) {
         struct index_array *array = index_array_new(&ground.mem, buckets);
-        CHECK_INT((uintptr_t)array->buckets % 64, 0);
+        CHECK_INT((uintptr_t)index_bucket_at(array, 0) % 64, 0);
         CHECK((int64_t)index_array_charge(array) >= ground.ledger.live_bytes - before);
         CHECK(index_array_charge(array) == index_array_bytes(buckets));
         index_array_free(array);
