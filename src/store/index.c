@@ -220,7 +220,7 @@ void index_remove(struct index *index, _Atomic uint64_t *word)
 
 bool index_wants_array(const struct index *index)
 {
-    return index->count > 0 && index->count >= index->grow_at && !next_of(array_of(index));
+    return index->count >= index->grow_at && !next_of(array_of(index));
 }
 
 bool index_is_stuck(const struct index *index)

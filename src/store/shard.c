@@ -316,7 +316,8 @@ void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris
     limbo_step(&shard->limbo, pressed);
     debris->count = limbo_take(&shard->limbo, debris->entries, pressed ? SHARD_SLICE : SHARD_SIDE);
     lock_touch(debris->count);
-    *growth = index_wants_array(&shard->index) && !shard->array_coming && !shard->closed;
+    *growth = shard->index.count > 0 && index_wants_array(&shard->index) && !shard->array_coming &&
+              !shard->closed;
 }
 
 void shard_drop(struct shard_debris *debris)
