@@ -23,8 +23,8 @@ static HOT_INLINE bool read_begin(aside_cache *cache, const void *key, size_t ke
 {
     read->hash = cache_hash(cache, key, key_len);
     read->now_ns = cache_now(cache);
+    const struct shard *shard = store_shard(&cache->store, read->hash);
     epoch_enter(read->self);
-    struct shard *shard = store_shard(&cache->store, read->hash);
     read->entry = index_find(&shard->index, read->hash, key, key_len);
     return likely(read->entry != NULL) && entry_fresh(read->entry, read->now_ns);
 }
