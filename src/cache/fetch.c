@@ -131,19 +131,22 @@ static const struct flight_owner owner = {publish, release};
 
 /* ---- waiting --------------------------------------------------------------------------------- */
 
-static bool supersede(struct request *r, struct flight *flight)
+/* After the lock is released. Nobody needs what is still in the queue. */
+static void after_superseding(struct request *r, struct flight *flight)
+{
+    flight_wake(flight);
+    cache_count(r->cache, r->self, COUNTER_superseded);
+    if (executor_take(r->cache->executor, &flight->job))
+        flight_refuse(flight, ASIDE_E_FETCH_TIMEOUT, 0);
+}
+
+static void supersede(struct request *r, struct flight *flight)
 {
     lock_take(&r->shard->lock);
     bool superseded = group_supersede(flight);
     lock_release(&r->shard->lock);
-    if (!superseded)
-        return false;
-    flight_wake(flight);
-    cache_count(r->cache, r->self, COUNTER_superseded);
-    /* Nobody needs what is still in the queue. */
-    if (executor_take(r->cache->executor, &flight->job))
-        flight_refuse(flight, ASIDE_E_FETCH_TIMEOUT, 0);
-    return true;
+    if (superseded)
+        after_superseding(r, flight);
 }
 
 /* True: this caller has left; false: the flight was settled by then, and its verdict is his. */
@@ -194,7 +197,7 @@ static aside_status wait_for(struct request *r, struct flight *flight)
         if (own && leave(r, flight, COUNTER_timeouts))
             return ASIDE_E_TIMEOUT;
         if (!own)
-            (void)supersede(r, flight);
+            supersede(r, flight);
     }
     return take_verdict(r, flight);
 }
@@ -214,7 +217,11 @@ static aside_status stay(struct request *r, struct flight *flight)
     uint32_t number = (uint32_t)fetch_add_relaxed(&r->cache->waiters_now, 1);
     help(r, flight);
     waiter_init(&waiter, &flight->park, number);
-    (void)waiter_wait(&waiter, &flight->ended, &r->cache->clock, CLOCK_NEVER);
+    const aside_clock *clock = &r->cache->clock;
+    if (waiter_wait(&waiter, &flight->ended, clock, flight->deadline_ns) == WAITER_LEAVES_LATE) {
+        supersede(r, flight);
+        (void)waiter_wait(&waiter, &flight->ended, clock, CLOCK_NEVER);
+    }
     waiter_fini(&waiter);
     fetch_sub_relaxed(&r->cache->waiters_now, 1);
     return take_answer(r, flight);
@@ -267,17 +274,26 @@ static aside_status join(struct request *r, struct flight *flight)
 
 enum meeting { MEET_HIT, MEET_JOIN, MEET_LEAD, MEET_REFUSED, MEET_NO_ROOM };
 
-/* Bounds are kept across shards, so each is taken first and given back if that was too much. */
+static bool count_flight(aside_cache *cache)
+{
+    size_t now = load_relaxed(&cache->flights_now);
+    do {
+        if (cache->max_flights && now >= cache->max_flights)
+            return false;
+    } while (!compare_swap(&cache->flights_now, &now, now + 1));
+    return true;
+}
+
 static enum meeting reserve_flight(aside_cache *cache, const struct flight *flight)
 {
-    size_t before = fetch_add_acq_rel(&cache->flights_now, 1);
-    bool one_too_many = cache->max_flights && before >= cache->max_flights;
-    if (!one_too_many && budget_reserve_lasting(&cache->store.budget, flight->charge)) {
+    if (!count_flight(cache))
+        return MEET_REFUSED;
+    if (budget_reserve_lasting(&cache->store.budget, flight->charge)) {
         cache_hold(cache);
         return MEET_LEAD;
     }
     fetch_sub_acq_rel(&cache->flights_now, 1);
-    return one_too_many ? MEET_REFUSED : MEET_NO_ROOM;
+    return MEET_NO_ROOM;
 }
 
 static enum meeting try_to_lead(struct request *r, struct flight *mine, aside_status *status)
@@ -341,8 +357,7 @@ static aside_status join_or_lead(struct request *r, struct flight *mine)
         enum meeting met = meet(r, mine, &joined, &old, &status);
         lock_release(&r->shard->lock);
         if (old) {
-            cache_count(r->cache, r->self, COUNTER_superseded);
-            flight_wake(old);
+            after_superseding(r, old);
             flight_unref(old);
         }
         bool room = met == MEET_NO_ROOM && !tried &&

@@ -276,11 +276,12 @@ static bool hire(struct executor *executor)
     return hired;
 }
 
-/* A job in the queue if there is nobody to come to it, now or later. */
-static struct job *stranded(struct executor *executor)
+/* A job in the queue if there is nobody to come to it, now or later; and why. */
+static struct job *stranded(struct executor *executor, aside_status *why)
 {
     lock_take(&executor->lock);
     struct job *job = executor->threads == 0 ? executor->first : NULL;
+    *why = executor->stopping ? ASIDE_E_CLOSED : ASIDE_E_BUSY;
     if (job)
         dequeue(executor, job);
     lock_release(&executor->lock);
@@ -291,13 +292,13 @@ static struct job *stranded(struct executor *executor)
  * those included that counted on this one. ASIDE_E_BUSY if the caller's own job is his again. */
 static aside_status give_up(struct executor *executor, const struct job *own)
 {
-    aside_status status = ASIDE_OK;
+    aside_status status = ASIDE_OK, why;
     struct job *job;
-    while ((job = stranded(executor))) {
+    while ((job = stranded(executor, &why))) {
         if (job == own)
-            status = ASIDE_E_BUSY;
+            status = why;
         else
-            job->refuse(job, ASIDE_E_BUSY, 0);
+            job->refuse(job, why, 0);
     }
     return status;
 }

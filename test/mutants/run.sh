@@ -54,7 +54,7 @@ header() {
 
 # build TREE PROGRAM VARIANT
 build() {
-    case $2 in *.sh) return 0 ;; esac
+    case $2 in *.sh) (cd "$1" && $make all); return ;; esac
     (cd "$1" && $make "build/$3/test/$2")
 }
 

@@ -68,8 +68,7 @@ static struct library load(void)
     library.handle = dlopen(ASIDE_SHARED_LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
     if (library.handle == NULL)
         test_fail(__FILE__, __LINE__, "dlopen", dlerror());
-#define FIND(name)                                                                                 \
-    library.name = (__typeof__(library.name))look_up(library.handle, "aside_" #name);
+#define FIND(name) library.name = (__typeof__(library.name))look_up(library.handle, "aside_" #name);
     FUNCTIONS(FIND)
 #undef FIND
     CHECK(library.open != aside_open);
@@ -109,8 +108,8 @@ static void ask(const struct library *library, aside_cache *cache, const char *k
                 struct gate *gate, int64_t timeout_ms)
 {
     struct source source = {library, gate};
-    aside_call call = {ASIDE_CALL, .fetch = fetch_text, .arg = &source,
-                       .arg_size = sizeof source, .timeout_ms = timeout_ms};
+    aside_call call = {ASIDE_CALL, .fetch = fetch_text, .arg = &source, .arg_size = sizeof source,
+                       .timeout_ms = timeout_ms};
     aside_result result = ASIDE_RESULT_INIT;
     CHECK_STATUS(library->get_with_fetch(cache, key, strlen(key), &call, &result), ASIDE_OK);
     CHECK(library->value_size(result.value) == 7);
