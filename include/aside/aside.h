@@ -22,10 +22,10 @@
  *                must return. Deferred cancellation is disabled wherever the library waits or runs
  *                user code, and restored round fetches and visits; asynchronous cancellation is
  *                not supported.
- *   Arguments    a NULL object, a NULL result pointer, a key longer than ASIDE_MAX_KEY or a negative
- *                duration that is not one of the named constants is ASIDE_E_INVALID; nothing has
- *                happened then, but that a result that can be written says NULL or 0. Where a
- *                function says "bad arguments", this is meant.
+ *   Arguments    a NULL object, a NULL result pointer, a key longer than ASIDE_MAX_KEY, or a
+ *                negative duration that is not one of the named constants, is ASIDE_E_INVALID;
+ *                nothing has happened then, but that a result that can be written says NULL or 0.
+ *                Where a function says "bad arguments", this is meant.
  *
  * Codes such as F1, W2 or O1 cite the promises in docs/GUARANTEES.md.
  *
@@ -272,7 +272,8 @@ typedef void aside_visit_fn(const void *data, size_t size, void *ctx);
  * Reads the fresh value of a key in place: no handle, no copy. fn runs on this thread before the
  * call returns, for as long as it likes: it pins this one entry. It may call the cache and may
  * visit again. Returns ASIDE_OK if fn was called, ASIDE_MISS, ASIDE_E_CLOSED, ASIDE_E_INVALID for
- * bad arguments. Blocking: as aside_get, and as fn does. Hits on a hot key write nothing that threads share.
+ * bad arguments. Blocking: as aside_get, and as fn does. Hits on a hot key write nothing that
+ * threads share.
  */
 ASIDE_API aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len,
                                    aside_visit_fn *fn, void *ctx) ASIDE_MUST_CHECK;
@@ -285,8 +286,9 @@ ASIDE_API aside_status aside_visit(aside_cache *cache, const void *key, size_t k
  * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments; ASIDE_E_NOMEM; ASIDE_E_TOO_LARGE if it can
  * never fit (what was there stays); ASIDE_E_BUSY if room could not be made in time, or if what
  * waits for the grace period (a shard's share of an eighth of max_bytes, at least 16 KiB) could not
- * be freed because a reader stands still; ASIDE_E_CLOSED. Whatever the error, nothing is lost and nothing is stored.
- * Blocking: on the shard's lock, for a bounded time (B4). Callbacks: destructors of other values.
+ * be freed because a reader stands still; ASIDE_E_CLOSED. Whatever the error, nothing is lost and
+ * nothing is stored. Blocking: on the shard's lock, for a bounded time (B4). Callbacks:
+ * destructors of other values.
  */
 ASIDE_API aside_status aside_set(aside_cache *cache, const void *key, size_t key_len,
                                  const void *data, size_t size, int64_t ttl_ms) ASIDE_MUST_CHECK;
@@ -392,8 +394,8 @@ typedef enum aside_outcome {
     ASIDE_OUTCOME_JOINED = 3   /* another did */
 } aside_outcome;
 
-/* What a call came to. Start from ASIDE_RESULT_INIT; every call fills all members anew. A struct_size that ends
- * before outcome is ASIDE_E_INVALID: the value would be lost. */
+/* What a call came to. Start from ASIDE_RESULT_INIT; every call fills all members anew. A
+ * struct_size that ends before outcome is ASIDE_E_INVALID: the value would be lost. */
 typedef struct aside_result {
     size_t struct_size;
     aside_value *value; /* with ASIDE_OK: owned by the caller; else NULL */
@@ -419,15 +421,17 @@ typedef struct aside_result {
  *   - else a worker (or submit)
  *   - a thread inside a fetch that waits for another fetch in the queue runs that one itself
  * A leader with neither token nor deadline waits until his fetch has ended, whatever becomes of the
- * flight: an argument on his stack is safe. Any other may leave while it runs on, so arg must outlive
- * him: arg_size, or arg_retain with arg_release, or storage that lives for ever (C7).
- * A token that has fired, or ASIDE_NO_WAIT: a hit is served, else nothing is started or joined (C2).
+ * flight: an argument on his stack is safe. Any other may leave while it runs on, so arg must
+ * outlive him: arg_size, or arg_retain with arg_release, or storage that lives for ever (C7).
+ * A token that has fired, or ASIDE_NO_WAIT: a hit is served, else nothing is started or joined
+ * (C2).
  *
  * Returns
  *   ASIDE_OK               result->value is set and owned by the caller
  *   ASIDE_MISS             timeout_ms was ASIDE_NO_WAIT and there was no hit
  *   ASIDE_NOT_FOUND        the fetch said so
- *   ASIDE_E_FETCH          the fetch failed; result->fetch_error is its code; nothing was stored (F4)
+ *   ASIDE_E_FETCH          the fetch failed; result->fetch_error is its code; nothing was stored
+ * (F4)
  *   any negative status that the fetch itself returned
  *   ASIDE_E_ABANDONED      the fetch ended without an answer (F7)
  *   ASIDE_E_FETCH_TIMEOUT  the flight was older than max_flight_age_ms (F8)
@@ -461,8 +465,8 @@ ASIDE_API const void *aside_fetch_key(const aside_fetch *fetch, size_t *key_len)
 /* What worker.start made for the thread that runs this fetch; NULL without one. */
 ASIDE_API void *aside_fetch_worker(const aside_fetch *fetch);
 
-/* 1 once every caller has left a call with stop_when_abandoned, the flight has grown too old, or the
- * cache was closed; else 0.
+/* 1 once every caller has left a call with stop_when_abandoned, the flight has grown too old, or
+ * the cache was closed; else 0.
  * Once it has said 1 to a fetch, a new caller starts a fetch of its own instead of joining. */
 ASIDE_API int aside_fetch_stopping(aside_fetch *fetch);
 
@@ -498,8 +502,8 @@ ASIDE_API aside_status aside_fetch_fail(aside_fetch *fetch, int code) ASIDE_MUST
  */
 ASIDE_API aside_status aside_fetch_complete(aside_fetch *fetch, aside_status status);
 
-/* One more reference; returns fetch. Valid inside the callback or while another reference is held.
- * */
+/* One more reference; returns fetch. Valid inside the callback or while another reference is
+ * held. */
 ASIDE_API aside_fetch *aside_fetch_ref(aside_fetch *fetch);
 
 /* Gives a reference back; NULL is ignored. The last one without a completion abandons the flight:
@@ -508,8 +512,8 @@ ASIDE_API void aside_fetch_unref(aside_fetch *fetch);
 
 /* ---- an executor of one's own ---------------------------------------------------------------- */
 
-/* Runs the fetch on this thread. worker is what aside_fetch_worker() will return. Uses the job up.
- * */
+/* Runs the fetch on this thread. worker is what aside_fetch_worker() will return. Uses the job
+ * up. */
 ASIDE_API void aside_job_run(aside_job *job, void *worker);
 
 /* The fetch will not run: its callers get ASIDE_E_ABANDONED. Uses the job up. */

@@ -2,8 +2,7 @@
  * cache/fetch -- aside_get_with_fetch: the path from a miss to a value.
  *
  *   hit? -> leave? -> own fetch? -> under the shard's lock: look again, join or lead
- *     lead:  on this thread, or by a worker or the user's executor, and then wait like those who
- * joined
+ *     lead:  on this thread, or by a worker or the user's executor; then wait as who joined does
  *     wait:  until settled; or leave, by token or deadline; or supersede, past the flight's age
  *
  * The end of a fetch, publish(), comes from wherever the fetch decided (flight/run).
@@ -90,13 +89,14 @@ static struct entry *entry_to_store(aside_cache *cache, struct flight *flight, i
         entry = *wrapper =
             entry_new_wrapping(cache->home, flight->key, flight->key_len, answer->given);
     flight->fresh_until_ns = clock_after_ms(flight->published_ns, ttl_ms);
-    if (entry)
+    if (!entry)
+        cache_count(cache, thread_self(), COUNTER_store_refused);
+    else
         entry_set_times(entry, flight->published_ns, flight->fresh_until_ns, took_ns);
     return entry;
 }
 
-/* A fetch that took longer than a flight may stores nothing, whether anybody noticed or not (F8).
- * */
+/* A fetch that took too long stores nothing, whether anybody noticed or not (F8). */
 static void publish(struct flight *flight)
 {
     aside_cache *cache = flight->owned_by;
@@ -209,8 +209,8 @@ static bool may_leave(const struct request *r)
     return r->call->cancel || r->deadline_ns != CLOCK_NEVER;
 }
 
-/* A leader who cannot leave stays until his fetch has ended, superseded or closed as the flight may be: the
- * argument may be on his stack (C7). The answer is his all the same. */
+/* A leader who cannot leave stays until his fetch has ended, superseded or closed as the flight
+ * may be: the argument may be on his stack (C7). The answer is his all the same. */
 static aside_status stay(struct request *r, struct flight *flight)
 {
     struct waiter waiter;

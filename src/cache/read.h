@@ -47,7 +47,8 @@ static HOT_INLINE void read_hit(aside_cache *cache, const struct read *read)
 aside_status read_miss(aside_cache *cache, struct read read, const void *key,
                        size_t key_len) OUT_OF_LINE;
 
-/* For a thread without a record: a handle, found under the shard's lock; ASIDE_MISS, ASIDE_E_CLOSED. Counts nothing. */
+/* For a thread without a record: a handle, found under the shard's lock; ASIDE_MISS,
+ * ASIDE_E_CLOSED. Counts nothing. */
 aside_status read_locked(aside_cache *cache, const void *key, size_t key_len, aside_value **value);
 
 #endif

@@ -47,8 +47,8 @@ aside_status aside_get(aside_cache *cache, const void *key, size_t key_len, asid
     return plain_miss(cache, read, key, key_len);
 }
 
-/* A call costs as much as copying a short value. By words of general registers: whoever reads the copy at once, as
- * most do, would wait longer for the wider ones. */
+/* A call costs as much as copying a short value. By words of general registers: whoever reads the
+ * copy at once, as most do, would wait longer for the wider ones. */
 static HOT_INLINE void copy_bytes(char *to, const char *from, size_t size)
 {
     if (size < 8 || size > 256) {

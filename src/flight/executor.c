@@ -288,8 +288,9 @@ static struct job *stranded(struct executor *executor, aside_status *why)
     return job;
 }
 
-/* No worker could be made. Others will come to the queue, if there are others; if not, nothing may lie there for ever,
- * those included that counted on this one. ASIDE_E_BUSY if the caller's own job is his again. */
+/* No worker could be made. Others will come to the queue, if there are others; if not, nothing may
+ * lie there for ever, those included that counted on this one. ASIDE_E_BUSY if the caller's own
+ * job is his again. */
 static aside_status give_up(struct executor *executor, const struct job *own)
 {
     aside_status status = ASIDE_OK, why;

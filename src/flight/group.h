@@ -5,12 +5,10 @@
  * A group belongs to whoever owns the lock that it is used under: a shard of a cache, or a
  * stand-alone group. A flight is one fetch with all who wait for it.
  *
- *   current ----- group_settle ------------------> settled       completion: stored, and off the
- * table
- *      |  \------ group_supersede ---------------> settled       too old: waiters get
- * ASIDE_E_FETCH_TIMEOUT
+ *   current ----- group_settle ------------------> settled       completion: stored
+ *      |  \------ group_supersede ---------------> settled       too old
  *      |                                              |
- *      \- group_fence -> detached, fenced -- settle --+           a write overtook it: not stored
+ *      \- group_fence -> detached, fenced -- settle --+       a write came between
  *
  *   current    the table leads from the key to it: newcomers join. Off the table it is nobody's
  * any more
@@ -161,8 +159,8 @@ static inline bool flight_is_settled(const struct flight *flight)
     return load_acquire(&flight->settled);
 }
 
-/* ---- transitions; the lock is held -------------------------------------------------------------
- * */
+/* ---- transitions; the lock is held
+ * ------------------------------------------------------------- */
 
 /*
  * The key's current flight, joined: one more waiter, and a reference for him. NULL: there is none;

@@ -3,17 +3,15 @@
  * the shard's lock.
  *
  *   array   a power of two of 64-byte buckets
- *   bucket  7 words {16-bit tag, 48-bit pointer to an entry}, 0 = empty, and a link to an overflow
- * bucket
+ *   bucket  7 words {16-bit tag, 48-bit pointer to an entry}, 0 = empty, and a link to
+ *           an overflow bucket
  *
  * What readers rely on:
  *   - a word is published after the entry it names is filled
- *   - an overwrite exchanges the word in place, and a live word never moves within its chain: a
- * reader
- *     never misses a key that was there all the time
- *   - growth copies the words of a bucket to the larger array first and then marks the link of the
- * old
- *     bucket FORWARD. A reader looks at the link before the words and goes on in the larger array
+ *   - an overwrite exchanges the word in place, and a live word never moves within its chain, so
+ *     that a reader never misses a key that was there all the time
+ *   - growth copies the words of a bucket to the larger array first, and marks the link of the old
+ *     one FORWARD then. A reader looks at the link before the words, and goes on in the larger array
  *   - an array that has been replaced, and an entry that was unlinked, stay for the grace period
  *
  * Growth is incremental: each write moves a few buckets (index_step). The array itself is made

@@ -77,8 +77,8 @@ void limbo_step(struct limbo *limbo, bool pressed)
     }
 }
 
-/* An entry that a visit names goes aside until the visit is over: nobody else can come to name it.
- * */
+/* An entry that a visit names goes aside until the visit is over: nobody else can come to name
+ * it. */
 static struct entry *take_unnamed(struct limbo *limbo, const struct epoch_names *names)
 {
     struct entry *entry = pop(&limbo->ripe);

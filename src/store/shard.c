@@ -327,8 +327,8 @@ void shard_drop(struct shard_debris *debris)
     debris->count = 0;
 }
 
-/* One thread at a time makes a larger array. Where stores have to wait for it, several may: all but one of them are
- * thrown away. */
+/* One thread at a time makes a larger array. Where stores have to wait for it, several may: all
+ * but one of them are thrown away. */
 enum shard_end shard_grow(struct shard *shard, size_t *room)
 {
     lock_take(&shard->lock);

@@ -62,8 +62,8 @@ static void count(struct store *store, enum counter counter, uint64_t n)
 
 /* ---- relief ---------------------------------------------------------------------------------- */
 
-/* Turns that surely bring the hand round often enough to condemn something, if there is anything.
- * */
+/* Turns that surely bring the hand round often enough to condemn something, if there is
+ * anything. */
 static size_t turns_for(const struct shard *shard)
 {
     return 4 * (index_next_size(&shard->index) / 32 + 1);
@@ -85,7 +85,8 @@ static unsigned evict_in(struct store *store, struct shard *shard, const struct 
     return evicted;
 }
 
-/* In the shard at hand first, then in the others in turn, until a whole round has evicted nothing. */
+/* In the shard at hand first, then in the others in turn, until a whole round has evicted
+ * nothing. */
 static bool make_room(struct store *store, struct shard *near, struct budget_room room)
 {
     if (!budget_could_have(&store->budget, room.bytes))

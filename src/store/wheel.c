@@ -49,8 +49,8 @@ void wheel_init(struct wheel *wheel, int64_t now_ns)
             ring_init(&wheel->rings[level][i]);
 }
 
-/* The lowest level whose rings reach the deadline; what is beyond them all waits in the last ring.
- * */
+/* The lowest level whose rings reach the deadline; what is beyond them all waits in the last
+ * ring. */
 static struct entry_link *ring_for(struct wheel *wheel, int64_t deadline_ns)
 {
     if (deadline_ns < wheel->now_ns)
