@@ -36,10 +36,20 @@ void epoch_named(struct epoch_names *names)
     }
 }
 
+/* Looked for in the slots themselves. What is ripe cannot come to be named any more. */
+static bool is_visited(const void *entry)
+{
+    for (struct thread_record *r = thread_first(); r; r = r->next)
+        for (unsigned i = 0; i < THREAD_VISITS; i++)
+            if (load_acquire(&r->visiting[i]) == entry)
+                return true;
+    return false;
+}
+
 bool epoch_is_named(const struct epoch_names *names, const void *entry)
 {
     for (unsigned i = 0; i < names->count; i++)
         if (names->names[i] == entry)
             return true;
-    return names->overflow;
+    return names->overflow && is_visited(entry);
 }

@@ -57,7 +57,7 @@ void epoch_advance(void);
 #define EPOCH_MAX_NAMES 32
 struct epoch_names {
     unsigned count;
-    bool overflow; /* there were more: take everything for named */
+    bool overflow; /* there were more: each entry has to be looked for */
     const void *names[EPOCH_MAX_NAMES];
 };
 void epoch_named(struct epoch_names *names);

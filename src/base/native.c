@@ -14,8 +14,7 @@ static void set_stack(pthread_attr_t *attributes, size_t stack_bytes)
     pthread_attr_setstacksize(attributes, (stack_bytes + page - 1) / page * page);
 }
 
-bool native_thread(pthread_t *thread, const char *name, size_t stack_bytes, void *(*run)(void *),
-                   void *arg)
+bool native_thread(pthread_t *thread, size_t stack_bytes, void *(*run)(void *), void *arg)
 {
     pthread_attr_t attributes;
     if (pthread_attr_init(&attributes) != 0)
@@ -28,11 +27,14 @@ bool native_thread(pthread_t *thread, const char *name, size_t stack_bytes, void
     int error = pthread_create(thread, &attributes, run, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
+    return error == 0;
+}
+
+void native_name_thread(const char *name)
+{
 #ifdef __linux__
-    if (error == 0)
-        pthread_setname_np(*thread, name);
+    pthread_setname_np(pthread_self(), name);
 #else
     (void)name;
 #endif
-    return error == 0;
 }

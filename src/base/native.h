@@ -10,7 +10,8 @@
 #include <stddef.h>
 
 /* stack_bytes 0: the system's default; less than the least is raised to it. */
-bool native_thread(pthread_t *thread, const char *name, size_t stack_bytes, void *(*run)(void *),
-                   void *arg);
+bool native_thread(pthread_t *thread, size_t stack_bytes, void *(*run)(void *), void *arg);
+/* Of the calling thread: naming another one would open a file. */
+void native_name_thread(const char *name);
 
 #endif

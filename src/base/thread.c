@@ -48,7 +48,7 @@ static void leave(void *its_record)
         return;
     for (unsigned i = 0; i < THREAD_VISITS; i++)
         store_release(&record->visiting[i], NULL);
-    record->visits = 0;
+    record->visits = record->inside = record->dropping = 0;
     if (record->free_orphans)
         record->free_orphans(record);
     thread_current = THREAD_NO_RECORD;
@@ -111,7 +111,8 @@ struct thread_record *thread_enroll(void)
         return NULL;
     record->visits = 0;
     record->fetches = NULL;
-    record->closing = NULL;
+    record->inside = record->dropping = 0;
+    record->closings = NULL;
     record->orphans = NULL;
     record->free_orphans = NULL;
     record->destructor_rounds = 0;

@@ -125,13 +125,13 @@ static void free_cache(aside_cache *cache)
     mem_free(&mem, cache->block);
 }
 
-/* A visit of this very thread may be looking at an entry of the cache: then it has to end first. */
+/* A visit or a call of this very thread may still need the cache: then it has to end first. */
 void cache_release(aside_cache *cache)
 {
     if (fetch_sub_acq_rel(&cache->holds, 1) != 1)
         return;
     struct thread_record *self = thread_self();
-    if (!self || self->visits == 0) {
+    if (!self || (self->visits == 0 && self->inside == 0)) {
         free_cache(cache);
         return;
     }
@@ -142,28 +142,68 @@ void cache_release(aside_cache *cache)
 
 void cache_free_orphans(struct thread_record *self)
 {
-    while (self->visits == 0 && self->orphans) {
+    while (self->visits == 0 && self->inside == 0 && self->orphans) {
         aside_cache *cache = self->orphans;
         self->orphans = cache->next_orphan;
         free_cache(cache);
     }
 }
 
+void cache_enter(aside_cache *cache, struct cache_call *call)
+{
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &call->cancel_state);
+    call->self = thread_self();
+    call->held = call->self ? NULL : cache;
+    if (call->self)
+        call->self->inside++;
+    else
+        cache_hold(cache);
+}
+
+void cache_exit(const struct cache_call *call)
+{
+    if (!call->self) {
+        cache_release(call->held);
+    } else {
+        call->self->inside--;
+        if (unlikely(call->self->orphans))
+            cache_free_orphans(call->self);
+    }
+    pthread_setcancelstate(call->cancel_state, NULL);
+}
+
 /* ---- closing --------------------------------------------------------------------------------- */
 
-/* The fetches of this cache that this very thread is running: nobody may wait for them here. */
+static bool is_inside(const struct thread_fetch *from, const void *flight)
+{
+    while (from && from->flight != flight)
+        from = from->outer;
+    return from;
+}
+
+/* The flights under way that this very thread is inside of: nobody may wait for them here. */
 static size_t own_flights(const aside_cache *cache, const struct thread_record *self)
 {
     size_t own = 0;
-    for (const struct thread_fetch *f = self ? self->fetches : NULL; f; f = f->outer)
-        own += f->owner == cache;
+    for (const struct thread_fetch *f = self ? self->fetches : NULL; f; f = f->outer) {
+        const struct flight *flight = f->flight;
+        own += f->owner == cache && !is_inside(f->outer, flight) && load_acquire(&flight->counted);
+    }
     return own;
+}
+
+static bool is_closing(const aside_cache *cache, const struct thread_record *self)
+{
+    const struct thread_closing *c = self ? self->closings : NULL;
+    while (c && c->cache != cache)
+        c = c->outer;
+    return c;
 }
 
 static bool is_in_callback(const aside_cache *cache, const struct thread_record *self)
 {
-    return own_flights(cache, self) > 0 || reaper_is_self(&cache->reaper) ||
-           executor_is_self(cache->executor) || (self && self->closing == cache);
+    return own_flights(cache, self) > 0 || is_closing(cache, self) ||
+           reaper_is_self(&cache->reaper) || executor_is_self(cache->executor);
 }
 
 static void settle_one(struct flight *flight)
@@ -233,9 +273,9 @@ static void stop_reaper(aside_cache *cache)
 
 static void close_first(aside_cache *cache, struct thread_record *self)
 {
-    const void *outer = self ? self->closing : NULL;
+    struct thread_closing closing = {self ? self->closings : NULL, cache};
     if (self)
-        self->closing = cache;
+        self->closings = &closing;
     int64_t deadline_ns = clock_after_ms(clock_precise(&cache->clock), cache->close_wait_ms);
     store_clear(&cache->store, true, cache_now(cache));
     settle_flights(cache);
@@ -245,7 +285,7 @@ static void close_first(aside_cache *cache, struct thread_record *self)
     executor_join(cache->executor, deadline_ns);
     store_dismantle(&cache->store);
     if (self)
-        self->closing = outer;
+        self->closings = closing.outer;
     store_release(&cache->phase, CACHE_CLOSED);
     park_wake_all(&cache->ends);
 }
@@ -254,15 +294,16 @@ aside_status aside_close(aside_cache *cache)
 {
     if (!cache_is(cache))
         return ASIDE_E_INVALID;
-    int before;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
-    struct thread_record *self = thread_self();
+    struct cache_call call;
     uint32_t open = CACHE_OPEN;
+    cache_enter(cache, &call);
+    cache_hold(cache); /* others may give theirs back once they see it closed */
     if (compare_swap(&cache->phase, &open, CACHE_CLOSING))
-        close_first(cache, self);
-    else if (open == CACHE_CLOSING && !is_in_callback(cache, self))
+        close_first(cache, call.self);
+    else if (open == CACHE_CLOSING && !is_in_callback(cache, call.self))
         wait_until_closed(cache);
-    pthread_setcancelstate(before, NULL);
+    cache_release(cache);
+    cache_exit(&call);
     return ASIDE_OK;
 }
 
@@ -279,11 +320,11 @@ void aside_unref(aside_cache *cache)
 {
     if (!cache_is(cache) || fetch_sub_acq_rel(&cache->refs, 1) != 1)
         return;
-    int before;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    struct cache_call call;
+    cache_enter(cache, &call);
     (void)aside_close(cache);
     cache_release(cache);
-    pthread_setcancelstate(before, NULL);
+    cache_exit(&call);
 }
 
 aside_status aside_health(const aside_cache *cache)

@@ -79,10 +79,20 @@ static inline void cache_count(aside_cache *cache, struct thread_record *self, e
     thread_count(&cache->home->account, cache->slot, self, counter, 1);
 }
 
+/* A call that may run user code and touch the cache afterwards: cancellation is disabled in it, and the cache is not
+ * freed before its end, though that code may have given the last reference back. */
+struct cache_call {
+    aside_cache *held; /* where the thread has no record */
+    struct thread_record *self;
+    int cancel_state; /* the thread's own */
+};
+void cache_enter(aside_cache *cache, struct cache_call *call);
+void cache_exit(const struct cache_call *call);
+
 /* Keeps the cache's memory, not its being open. */
 void cache_hold(aside_cache *cache);
 void cache_release(aside_cache *cache);
-/* After the outermost visit of this thread, which may have given the last reference back. */
+/* After a visit of this thread, which may have given the last reference back. */
 void cache_free_orphans(struct thread_record *self);
 
 #endif

@@ -108,6 +108,7 @@ static void publish(struct flight *flight)
         flight->value = flight->answer.entry ? &flight->answer.entry->head : flight->answer.given;
     if (!flight->overtaken)
         entry = entry_to_store(cache, flight, now_ns - flight->began_ns, &wrapper);
+    store_release(&flight->counted, false);
     fetch_sub_acq_rel(&cache->flights_now, 1);
     bool stored = store_publish(&cache->store, flight, entry, flight->published_ns);
     if (wrapper && stored)
@@ -160,14 +161,28 @@ static bool leave(struct request *r, struct flight *flight, enum counter counter
     return left;
 }
 
+/* The innermost fetch of this cache that this thread is inside of: its worker's context can be lent. */
+static const struct thread_fetch *own_fetch(const struct request *r)
+{
+    const struct thread_fetch *f = r->self->fetches;
+    while (f && f->owner != r->cache)
+        f = f->outer;
+    return f;
+}
+
 /* A thread inside a fetch must not wait for a worker that may be waiting for it. */
 static void help(struct request *r, struct flight *flight)
 {
-    const struct thread_fetch *fetch = r->self->fetches;
-    if (!fetch || !executor_take_stuck(r->cache->executor, &flight->job))
+    struct executor *executor = r->cache->executor;
+    const struct thread_fetch *fetch = own_fetch(r);
+    if (!r->self->fetches || (!fetch && executor_binds_fetches(executor)) ||
+        !executor_take_stuck(executor, &flight->job))
         return;
     flight->began_ns = clock_precise(&r->cache->clock);
-    (void)flight_run(flight, r->self, fetch->worker, r->cancel_state, true);
+    if (flight_is_settled(flight))
+        flight_refuse(flight, flight->verdict, 0);
+    else
+        (void)flight_run(flight, r->self, fetch ? fetch->worker : NULL, r->cancel_state, true);
 }
 
 static enum waiter_end sleep_on(struct request *r, struct flight *flight)
@@ -214,8 +229,8 @@ static bool may_leave(const struct request *r)
 static aside_status stay(struct request *r, struct flight *flight)
 {
     struct waiter waiter;
-    uint32_t number = (uint32_t)fetch_add_relaxed(&r->cache->waiters_now, 1);
     help(r, flight);
+    uint32_t number = (uint32_t)fetch_add_relaxed(&r->cache->waiters_now, 1);
     waiter_init(&waiter, &flight->park, number);
     const aside_clock *clock = &r->cache->clock;
     if (waiter_wait(&waiter, &flight->ended, clock, flight->deadline_ns) == WAITER_LEAVES_LATE) {
@@ -229,7 +244,7 @@ static aside_status stay(struct request *r, struct flight *flight)
 
 static aside_status lead_here(struct request *r, struct flight *flight)
 {
-    const struct thread_fetch *outer = r->self->fetches;
+    const struct thread_fetch *outer = own_fetch(r);
     cache_count(r->cache, r->self, COUNTER_misses_led);
     if (flight_run(flight, r->self, outer ? outer->worker : NULL, r->cancel_state, true))
         return take_answer(r, flight);
@@ -239,8 +254,13 @@ static aside_status lead_here(struct request *r, struct flight *flight)
 static aside_status hand_over(struct request *r, struct flight *flight)
 {
     const aside_submit *submit = &r->cache->submit;
-    if (submit->fn)
-        return submit->fn(submit->ctx, (aside_job *)flight) == ASIDE_OK ? ASIDE_OK : ASIDE_E_BUSY;
+    if (submit->fn) {
+        struct thread_fetch frame;
+        run_push(r->self, &frame, flight, NULL);
+        aside_status status = submit->fn(submit->ctx, (aside_job *)flight);
+        run_pop(r->self, &frame);
+        return status == ASIDE_OK ? ASIDE_OK : ASIDE_E_BUSY;
+    }
     flight_job_init(flight);
     if (executor_is_clogged(r->cache->executor))
         return ASIDE_E_BUSY;
@@ -249,8 +269,11 @@ static aside_status hand_over(struct request *r, struct flight *flight)
 
 static aside_status lead(struct request *r, struct flight *flight)
 {
+    struct thread_fetch frame;
     r->result.outcome = ASIDE_OUTCOME_FETCHED;
+    run_push(r->self, &frame, flight, NULL);
     flight_keep_argument(flight, r->call);
+    run_pop(r->self, &frame);
     if (!executor_binds_fetches(r->cache->executor) && !may_leave(r))
         return lead_here(r, flight);
     aside_status status = hand_over(r, flight);
@@ -284,11 +307,12 @@ static bool count_flight(aside_cache *cache)
     return true;
 }
 
-static enum meeting reserve_flight(aside_cache *cache, const struct flight *flight)
+static enum meeting reserve_flight(aside_cache *cache, struct flight *flight)
 {
     if (!count_flight(cache))
         return MEET_REFUSED;
     if (budget_reserve_lasting(&cache->store.budget, flight->charge)) {
+        store_release(&flight->counted, true);
         cache_hold(cache);
         return MEET_LEAD;
     }
@@ -419,13 +443,15 @@ static aside_status get_with_fetch(aside_cache *cache, const void *key, size_t k
     struct request r = {.cache = cache, .self = thread_self(), .call = call};
     aside_status status;
     r.key = (struct flight_key){0, key, key_len};
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &r.cancel_state);
+    struct cache_call inside;
+    cache_enter(cache, &inside);
+    r.cancel_state = inside.cancel_state;
     if (!hit(&r, &status)) {
         r.shard = store_shard(&cache->store, r.key.hash);
         status = miss(&r);
     }
-    pthread_setcancelstate(r.cancel_state, NULL);
     *result = r.result;
+    cache_exit(&inside);
     return status;
 }
 

@@ -1,19 +1,12 @@
 /* cache/read -- see read.h. */
 #include "cache/read.h"
 
-#include <pthread.h>
-
-aside_status read_miss(aside_cache *cache, struct read read, const void *key, size_t key_len)
+void read_remove(aside_cache *cache, struct read read, const void *key, size_t key_len)
 {
-    if (!cache_is_open(cache))
-        return ASIDE_E_CLOSED;
-    if (!read.entry)
-        return ASIDE_MISS;
-    int before;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    struct cache_call call;
+    cache_enter(cache, &call);
     store_lazily_remove(&cache->store, read.hash, read.entry, key, key_len, read.now_ns);
-    pthread_setcancelstate(before, NULL);
-    return ASIDE_MISS;
+    cache_exit(&call);
 }
 
 aside_status read_locked(aside_cache *cache, const void *key, size_t key_len, aside_value **value)

@@ -1,7 +1,7 @@
 /*
  * cache/read -- the hit: hash, announce, find, compare the deadline.
  *
- * No lock and no shared write. What is not a hit is looked at again by read_miss(), out of line.
+ * No lock and no shared write. What is not a hit is looked at again out of line.
  */
 #ifndef ASIDE_CACHE_READ_H
 #define ASIDE_CACHE_READ_H
@@ -42,10 +42,8 @@ static HOT_INLINE void read_hit(aside_cache *cache, const struct read *read)
     cache_count(cache, read->self, COUNTER_hits);
 }
 
-/* After read_end(): removes what is over if that can be done at once. ASIDE_E_CLOSED or
- * ASIDE_MISS. */
-aside_status read_miss(aside_cache *cache, struct read read, const void *key,
-                       size_t key_len) OUT_OF_LINE;
+/* After read_end(): removes the entry that was over, if that can be done at once. The cache may be gone then. */
+void read_remove(aside_cache *cache, struct read read, const void *key, size_t key_len) OUT_OF_LINE;
 
 /* For a thread without a record: a handle, found under the shard's lock; ASIDE_MISS,
  * ASIDE_E_CLOSED. Counts nothing. */

@@ -48,6 +48,7 @@ static void *reaper_main(void *its_reaper)
 {
     struct reaper *reaper = its_reaper;
     struct parker parker;
+    native_name_thread("aside-reaper");
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     parker_init(&parker, 0);
     int64_t next_ns = clock_after_ms(clock_precise(reaper->clock), reaper->interval_ms);
@@ -69,7 +70,7 @@ bool reaper_start(struct reaper *reaper, size_t stack_bytes)
     if (reaper->interval_ms <= 0 || reaper->interval_ms == ASIDE_FOREVER)
         return true;
     reaper->exists = true;
-    if (native_thread(&reaper->thread, "aside-reaper", stack_bytes, reaper_main, reaper))
+    if (native_thread(&reaper->thread, stack_bytes, reaper_main, reaper))
         return true;
     reaper->exists = false;
     return false;

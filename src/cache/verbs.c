@@ -12,10 +12,12 @@
 static OUT_OF_LINE aside_status plain_miss(aside_cache *cache, struct read read, const void *key,
                                            size_t key_len)
 {
-    aside_status status = read_miss(cache, read, key, key_len);
-    if (status == ASIDE_MISS)
-        cache_count(cache, read.self, COUNTER_misses);
-    return status;
+    if (!cache_is_open(cache))
+        return ASIDE_E_CLOSED;
+    cache_count(cache, read.self, COUNTER_misses);
+    if (read.entry)
+        read_remove(cache, read, key, key_len);
+    return ASIDE_MISS;
 }
 
 static OUT_OF_LINE aside_status plain_read_locked(aside_cache *cache, const void *key,
@@ -185,23 +187,21 @@ static bool is_write(const aside_cache *cache, const void *key, size_t key_len)
     return cache_is(cache) && cache_is_key(key, key_len);
 }
 
-static aside_status count_write(aside_cache *cache, aside_status status, aside_status success,
-                                enum counter counter)
+static void count_write(aside_cache *cache, aside_status status, enum counter counter)
 {
-    if (status == success)
+    if (status == ASIDE_OK)
         cache_count(cache, thread_self(), counter);
-    return status;
 }
 
 static aside_status drop(aside_cache *cache, const void *key, size_t key_len, enum store_drop how)
 {
-    int before;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    struct cache_call call;
+    cache_enter(cache, &call);
     aside_status status = store_drop(&cache->store, cache_hash(cache, key, key_len), key, key_len,
                                      how, cache_now(cache));
-    pthread_setcancelstate(before, NULL);
-    return count_write(cache, status, ASIDE_OK,
-                       how == STORE_DELETE ? COUNTER_deletes : COUNTER_expires);
+    count_write(cache, status, how == STORE_DELETE ? COUNTER_deletes : COUNTER_expires);
+    cache_exit(&call);
+    return status;
 }
 
 /* Takes the entry, whatever comes of it. */
@@ -210,18 +210,19 @@ static aside_status put(aside_cache *cache, const void *key, size_t key_len, str
 {
     if (!entry)
         return ASIDE_E_NOMEM;
-    int before;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    struct cache_call call;
+    cache_enter(cache, &call);
     int64_t now_ns = cache_now(cache);
     entry_set_times(entry, now_ns, clock_after_ms(now_ns, ttl_ms), 0);
     aside_status status =
         store_put(&cache->store, cache_hash(cache, key, key_len), entry, how, now_ns);
     if (status != ASIDE_OK)
         entry_discard(entry);
-    pthread_setcancelstate(before, NULL);
     if (status < 0 && status != ASIDE_E_CLOSED)
-        cache_count(cache, thread_self(), COUNTER_store_refused);
-    return count_write(cache, status, ASIDE_OK, COUNTER_sets);
+        cache_count(cache, call.self, COUNTER_store_refused);
+    count_write(cache, status, COUNTER_sets);
+    cache_exit(&call);
+    return status;
 }
 
 /* ttl 0: nothing is stored. For set that is a deletion; add only looks. */
@@ -304,13 +305,14 @@ aside_status aside_touch(aside_cache *cache, const void *key, size_t key_len, in
         return ASIDE_E_INVALID;
     if (ttl_ms == 0)
         return drop(cache, key, key_len, STORE_DELETE);
-    int before;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    struct cache_call call;
+    cache_enter(cache, &call);
     int64_t now_ns = cache_now(cache);
     aside_status status = store_touch(&cache->store, cache_hash(cache, key, key_len), key, key_len,
                                       now_ns, clock_after_ms(now_ns, ttl_ms));
-    pthread_setcancelstate(before, NULL);
-    return count_write(cache, status, ASIDE_OK, COUNTER_touches);
+    count_write(cache, status, COUNTER_touches);
+    cache_exit(&call);
+    return status;
 }
 
 /* ---- the whole cache ------------------------------------------------------------------------- */
@@ -321,15 +323,16 @@ aside_status aside_clear(aside_cache *cache)
         return ASIDE_E_INVALID;
     if (!cache_is_open(cache))
         return ASIDE_E_CLOSED;
-    int before;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    struct cache_call call;
+    cache_enter(cache, &call);
+    cache_count(cache, call.self, COUNTER_clears);
     store_clear(&cache->store, false, cache_now(cache));
     if (cache->reaper.exists)
         reaper_wake(&cache->reaper, true);
     else
         store_dismantle(&cache->store);
-    pthread_setcancelstate(before, NULL);
-    return count_write(cache, ASIDE_OK, ASIDE_OK, COUNTER_clears);
+    cache_exit(&call);
+    return ASIDE_OK;
 }
 
 size_t aside_count(const aside_cache *cache)
@@ -345,10 +348,10 @@ aside_status aside_reap(aside_cache *cache, size_t budget, size_t *reaped)
         return ASIDE_E_INVALID;
     if (!cache_is_open(cache))
         return ASIDE_E_CLOSED;
-    int before;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    struct cache_call call;
+    cache_enter(cache, &call);
     size_t removed = store_reap(&cache->store, cache_now(cache), budget);
-    pthread_setcancelstate(before, NULL);
+    cache_exit(&call);
     if (reaped)
         *reaped = removed;
     return ASIDE_OK;

@@ -226,6 +226,8 @@ static bool worker_start(struct worker *worker)
 static void *worker_main(void *its_worker)
 {
     struct worker *worker = its_worker;
+    native_name_thread("aside-fetch");
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     pthread_cleanup_push(worker_unwinds, worker);
     if (worker_start(worker)) {
         struct job *job;
@@ -252,8 +254,7 @@ static bool start_thread(struct executor *executor, struct worker *worker) REQUI
         worker->next->link = &worker->next;
     executor->workers = worker;
     fetch_add_relaxed(&executor->refs, 1);
-    if (native_thread(&worker->thread, "aside-fetch", executor->options.stack_bytes, worker_main,
-                      worker))
+    if (native_thread(&worker->thread, executor->options.stack_bytes, worker_main, worker))
         return true;
     unlist(worker);
     (void)fetch_sub_acq_rel(&executor->refs, 1);

@@ -10,8 +10,7 @@
  *      |                                              |
  *      \- group_fence -> detached, fenced -- settle --+       a write came between
  *
- *   current    the table leads from the key to it: newcomers join. Off the table it is nobody's
- * any more
+ *   current    the table leads from the key to it: newcomers join
  *   fenced     its result must not be stored
  *   settled    the verdict for those who wait is final. Set once, under the lock; read without it.
  *
@@ -108,8 +107,9 @@ struct flight {
     int64_t began_ns; /* precise clock: when the fetch left the queue */
     struct flight_answer answer;
     /* set by publish, before settled */
-    aside_value *value; /* the flight's reference */
-    bool answered;      /* the verdict is the answer */
+    aside_value *value;   /* the flight's reference */
+    _Atomic bool counted; /* as one of the owner's flights under way */
+    bool answered;        /* the verdict is the answer */
     bool stored;
     _Atomic bool ended;   /* the fetch has decided, and all that is above is set */
     bool overtaken;       /* it was fenced, or superseded, or the cache closed */

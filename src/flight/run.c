@@ -40,13 +40,33 @@ static void settle_answer(struct flight_answer *answer, aside_status status)
     answer->status = status;
 }
 
+/* Destructors and hooks run on behalf of a flight that is not settled yet: they are inside it as its fetch is. */
+void run_push(struct thread_record *self, struct thread_fetch *frame, const struct flight *flight,
+              void *worker)
+{
+    if (!self)
+        return;
+    *frame = (struct thread_fetch){self->fetches, flight, flight->owned_by, worker};
+    self->fetches = frame;
+}
+
+void run_pop(struct thread_record *self, const struct thread_fetch *frame)
+{
+    if (self)
+        self->fetches = frame->outer;
+}
+
 static bool decide(struct flight *flight, aside_status status)
 {
     uint32_t open = 0;
     if (!compare_swap(&flight->decided, &open, 1))
         return false;
+    struct thread_record *self = thread_self();
+    struct thread_fetch frame;
+    run_push(self, &frame, flight, NULL);
     settle_answer(&flight->answer, status);
     flight->owner->publish(flight);
+    run_pop(self, &frame);
     return true;
 }
 
@@ -78,7 +98,7 @@ struct run {
 static void finish(struct run *run)
 {
     struct flight *flight = run->flight;
-    run->self->fetches = run->frame.outer;
+    run_pop(run->self, &run->frame);
     if (!flight->on_worker)
         return;
     lock_take(flight->group->lock);
@@ -93,8 +113,10 @@ static void unwound(void *its_run)
     finish(run);
     (void)decide(run->flight, ASIDE_E_ABANDONED);
     drop_handle(run->flight);
-    if (run->leader)
-        flight_unref(run->flight);
+    if (!run->leader)
+        return;
+    flight_unref(run->flight);
+    run->self->inside--; /* of the call that led */
 }
 
 static aside_status call_fetch(struct run *run, int cancel_state)
@@ -112,10 +134,10 @@ static aside_status call_fetch(struct run *run, int cancel_state)
 bool flight_run(struct flight *flight, struct thread_record *self, void *worker, int cancel_state,
                 bool leader)
 {
-    struct run run = {{self->fetches, flight, flight->owned_by, worker}, self, flight, leader};
+    struct run run = {.self = self, .flight = flight, .leader = leader};
     flight->worker = worker;
     flight->ran = true;
-    self->fetches = &run.frame;
+    run_push(self, &run.frame, flight, worker);
     aside_status status = call_fetch(&run, cancel_state);
     finish(&run);
     bool decided = status != ASIDE_PENDING && decide(flight, status);
@@ -128,7 +150,7 @@ bool flight_is_own(const struct thread_record *self, const void *owner, const vo
 {
     for (const struct thread_fetch *f = self->fetches; f; f = f->outer) {
         const struct flight *flight = f->flight;
-        if (f->owner == owner && flight->key_len == key_len &&
+        if (f->owner == owner && !load_acquire(&flight->decided) && flight->key_len == key_len &&
             (key_len == 0 || memcmp(flight->key, key, key_len) == 0))
             return true;
     }
@@ -146,7 +168,7 @@ static void run_on_worker(struct flight *flight, struct thread_record *self, voi
     if (begun)
         (void)flight_run(flight, self, worker, PTHREAD_CANCEL_ENABLE, false);
     else
-        drop_handle(flight);
+        flight_refuse(flight, flight->verdict, 0);
 }
 
 static void job_run(struct job *job, void *worker)
@@ -183,7 +205,7 @@ void aside_job_run(aside_job *job, void *worker)
     if (!self)
         flight_refuse(flight, ASIDE_E_NOMEM, 0);
     else if (flight_is_settled(flight))
-        drop_handle(flight);
+        flight_refuse(flight, flight->verdict, 0);
     else
         (void)flight_run(flight, self, worker, before, false);
     pthread_setcancelstate(before, NULL);

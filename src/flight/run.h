@@ -23,6 +23,10 @@
  * thread ends. True if the callback's return has decided the flight: its answer is published. */
 bool flight_run(struct flight *flight, struct thread_record *self, void *worker, int cancel_state,
                 bool leader);
+/* What runs between the two is inside the flight, for recursion and for closing. self may be NULL. */
+void run_push(struct thread_record *self, struct thread_fetch *frame, const struct flight *flight,
+              void *worker);
+void run_pop(struct thread_record *self, const struct thread_fetch *frame);
 /* The fetch will not run: it ends with this status, and the runner's handle is given back. */
 void flight_refuse(struct flight *flight, aside_status status, int code);
 /* True if this thread is running a fetch of that key for that owner. */

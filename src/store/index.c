@@ -236,6 +236,8 @@ size_t index_next_size(const struct index *index)
 
 void index_grow_later(struct index *index)
 {
+    if (!index_wants_array(index))
+        return;
     index->grow_at = index->count + index->count / 4 + GROW_LOAD;
 }
 

@@ -113,11 +113,13 @@ unsigned limbo_take(struct limbo *limbo, struct entry **entries, unsigned max)
     struct epoch_names names;
     epoch_named(&names);
     unsigned taken = 0;
-    struct entry *entry = take_visited(limbo, &names);
-    if (entry)
-        entries[taken++] = entry;
-    for (unsigned looked = taken; looked < max && limbo->ripe.first; looked++) {
-        entry = take_unnamed(limbo, &names);
+    size_t visited = limbo->visited.count;
+    for (unsigned looked = 0; looked < max; looked++) {
+        struct entry *entry = NULL;
+        if (looked < visited && looked < (max + 1) / 2)
+            entry = take_visited(limbo, &names);
+        else if (limbo->ripe.first)
+            entry = take_unnamed(limbo, &names);
         if (entry)
             entries[taken++] = entry;
     }

@@ -308,13 +308,21 @@ unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more)
 
 /* ---- housekeeping ---------------------------------------------------------------------------- */
 
+static bool is_dropping(void)
+{
+    const struct thread_record *self = thread_current;
+    return self && self != THREAD_NO_RECORD && self->dropping;
+}
+
 void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris, bool *growth)
 {
     struct index_array *old = NULL;
     if (!pressed && index_step(&shard->index, &old))
         doom(shard, old, false);
     limbo_step(&shard->limbo, pressed);
-    debris->count = limbo_take(&shard->limbo, debris->entries, pressed ? SHARD_SLICE : SHARD_SIDE);
+    /* A destructor that writes leaves its share to whoever runs it, or they would nest without end. */
+    unsigned share = is_dropping() ? 0 : pressed ? SHARD_SLICE : SHARD_SIDE;
+    debris->count = limbo_take(&shard->limbo, debris->entries, share);
     lock_touch(debris->count);
     *growth = shard->index.count > 0 && index_wants_array(&shard->index) && !shard->array_coming &&
               !shard->closed;
@@ -322,14 +330,19 @@ void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris
 
 void shard_drop(struct shard_debris *debris)
 {
+    struct thread_record *self = debris->count ? thread_self() : NULL;
+    if (self)
+        self->dropping++;
     for (unsigned i = 0; i < debris->count; i++)
         entry_drop(debris->entries[i]);
+    if (self)
+        self->dropping--;
     debris->count = 0;
 }
 
 /* One thread at a time makes a larger array. Where stores have to wait for it, several may: all
  * but one of them are thrown away. */
-enum shard_end shard_grow(struct shard *shard, size_t *room)
+enum shard_end shard_grow(struct shard *shard, bool last_try, size_t *room)
 {
     lock_take(&shard->lock);
     bool urgent = index_is_stuck(&shard->index);
@@ -348,7 +361,7 @@ enum shard_end shard_grow(struct shard *shard, size_t *room)
     if (!urgent)
         shard->array_coming = false;
     bool used = array && !shard->closed && index_grow(&shard->index, array);
-    if (!array)
+    if (!array && last_try && !urgent)
         index_grow_later(&shard->index);
     lock_release(&shard->lock);
     if (reserved && !used)

@@ -70,37 +70,47 @@ static size_t turns_for(const struct shard *shard)
 }
 
 /* Evicts in one shard until there is room, a share is evicted or nothing is left. */
-static unsigned evict_in(struct store *store, struct shard *shard, const struct budget_room *room)
+static bool evict_in(struct store *store, struct shard *shard, const struct budget_room *room,
+                     struct budget_room *freed)
 {
     size_t turns = 1;
     unsigned evicted = 0;
     for (size_t i = 0; i < turns && !budget_has(&store->budget, room) && evicted < MOST_EVICTED;
          i++) {
         lock_take(&shard->lock);
+        size_t before = shard->bytes;
         shard_evict(shard, room, &evicted);
+        freed->bytes += before - shard->bytes;
         turns = shard->index.count ? turns_for(shard) : 0;
         lock_release(&shard->lock);
     }
+    freed->entries += evicted;
     count(store, COUNTER_evicted, evicted);
-    return evicted;
+    return evicted > 0;
 }
 
-/* In the shard at hand first, then in the others in turn, until a whole round has evicted
- * nothing. */
+/* Others may take the room while it is being made: after twice what is lacking it is their turn to make some. */
+static bool is_enough(const struct budget_room *freed, const struct budget_room *room)
+{
+    return freed->bytes > 2 * room->bytes && freed->entries > 2 * room->entries + MOST_EVICTED;
+}
+
+/* In the shard at hand first, then in the others in turn, until a whole round has evicted nothing. */
 static bool make_room(struct store *store, struct shard *near, struct budget_room room)
 {
+    struct budget_room freed = {0, 0};
     if (!budget_could_have(&store->budget, room.bytes))
         return false;
-    unsigned evicted = evict_in(store, near, &room);
-    for (bool progress = true; progress && !budget_has(&store->budget, &room);) {
-        unsigned before = evicted;
+    bool progress = evict_in(store, near, &room, &freed);
+    for (bool more = true; more && !is_enough(&freed, &room);) {
+        more = false;
         for (size_t i = 0; i <= store->shard_mask && !budget_has(&store->budget, &room); i++) {
             uint32_t victim = fetch_add_relaxed(&store->next_victim, 1);
-            evicted += evict_in(store, &store->shards[victim & store->shard_mask], &room);
+            more |= evict_in(store, &store->shards[victim & store->shard_mask], &room, &freed);
         }
-        progress = evicted > before;
+        progress |= more;
     }
-    return budget_has(&store->budget, &room) || evicted;
+    return progress || budget_has(&store->budget, &room);
 }
 
 bool store_make_room(struct store *store, struct shard *near, size_t bytes)
@@ -112,15 +122,16 @@ static bool empty_limbo(struct shard *shard)
 {
     for (unsigned i = 0; i < MOST_TURNS; i++) {
         struct shard_debris debris;
+        bool growth;
         lock_take(&shard->lock);
-        limbo_step(&shard->limbo, true);
-        debris.count = limbo_take(&shard->limbo, debris.entries, SHARD_SLICE);
+        shard_upkeep(shard, true, &debris, &growth);
         bool fits = shard->limbo.bytes <= shard->limbo_max;
         lock_release(&shard->lock);
+        unsigned dropped = debris.count;
         shard_drop(&debris);
         if (fits)
             return true;
-        if (debris.count == 0)
+        if (dropped == 0)
             sched_yield();
     }
     return false;
@@ -129,10 +140,12 @@ static bool empty_limbo(struct shard *shard)
 static enum shard_end grow(struct store *store, struct shard *shard)
 {
     size_t room = 0;
-    enum shard_end end = shard_grow(shard, &room);
-    if (end == SHARD_NO_ROOM && store_make_room(store, shard, room))
-        end = shard_grow(shard, &room);
-    return end;
+    enum shard_end end = shard_grow(shard, false, &room);
+    if (end == SHARD_OK)
+        return end;
+    if (end == SHARD_NO_ROOM)
+        (void)store_make_room(store, shard, room);
+    return shard_grow(shard, true, &room);
 }
 
 /* True if the store is worth another try; else *end may say better why not. */

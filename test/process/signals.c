@@ -352,7 +352,7 @@ TEST(a_signal_for_the_process_is_never_handled_by_a_thread_of_the_library)
     sigset_t all, before, pending;
     aside_cache *cache = open_cache(ASIDE_FOREVER, 5000);
     by_worker(cache); /* made while nothing is blocked here */
-    CHECK_INT(process_threads_named("aside-"), 2);
+    WAIT_UNTIL(process_threads_named("aside-") == 2);
     sigfillset(&all);
     CHECK_INT(pthread_sigmask(SIG_SETMASK, &all, &before), 0);
     for (int number = 1; number <= SIGRTMAX; number++) {
@@ -464,7 +464,7 @@ static void live_a_life(const struct process *before)
     aside_call call = {ASIDE_CALL, .fetch = at_gate, .timeout_ms = 20};
     aside_result result = ASIDE_RESULT_INIT;
     aside_value *value = NULL;
-    struct gate gate;
+    static struct gate gate; /* a worker that is not waited for stands at it */
     aside_cache *cache = open_cache(1000, 20);
     gate_init(&gate);
     call.arg = &gate;
@@ -482,7 +482,6 @@ static void live_a_life(const struct process *before)
     aside_value_unref(value);
     gate_open(&gate);
     WAIT_UNTIL(process_threads_named("aside-") == 0);
-    gate_fini(&gate);
 }
 
 static void process_stays_as_it_is(void)

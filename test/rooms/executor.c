@@ -126,7 +126,7 @@ TEST(threads_and_queue_are_bounded)
     CHECK_INT(queued_now(), 5);
     CHECK_STATUS(submit(8), ASIDE_E_BUSY);
     CHECK_INT(threads_now(), 3);
-    CHECK_INT(process_threads_named("aside-fetch"), 3);
+    WAIT_UNTIL(process_threads_named("aside-fetch") == 3);
     gate_open(&gate);
     for (int i = 0; i < 8; i++)
         WAIT_UNTIL(tasks[i].runs == 1);

@@ -77,7 +77,7 @@ static enum shard_end put_as(uint32_t i, struct entry *entry, enum shard_put how
         lock_release(&shard->lock);
         if (end == SHARD_NO_ARRAY) {
             size_t room = 0;
-            enum shard_end grown = shard_grow(shard, &room);
+            enum shard_end grown = shard_grow(shard, true, &room);
             if (grown != SHARD_OK)
                 end = grown;
         }
@@ -93,7 +93,7 @@ static void store(uint32_t i, int64_t until_ns)
     CHECK_INT(put_as(i, make(i, 4, until_ns), SHARD_SET), SHARD_OK);
     if (upkeep(false)) {
         size_t room = 0;
-        (void)shard_grow(shard, &room);
+        (void)shard_grow(shard, true, &room);
     }
     bool more;
     (void)shard_dismantle(shard, SHARD_SIDE, &more);
@@ -478,18 +478,18 @@ TEST(two_may_bring_the_first_array_and_one_larger_is_made_at_a_time)
 {
     size_t room = 0;
     begin(0, 0, SIZE_MAX);
-    CHECK_INT(shard_grow(shard, &room), SHARD_OK);
+    CHECK_INT(shard_grow(shard, true, &room), SHARD_OK);
     int64_t blocks = ground.ledger.live_blocks;
-    CHECK_INT(shard_grow(shard, &room), SHARD_OK); /* nothing is wanted */
+    CHECK_INT(shard_grow(shard, true, &room), SHARD_OK); /* nothing is wanted */
     CHECK_INT(ground.ledger.live_blocks, blocks);
     for (uint32_t i = 0; !index_wants_array(&shard->index); i++)
         CHECK_INT(put_as(i, make(i, 0, CLOCK_NEVER), SHARD_SET), SHARD_OK);
     shard->array_coming = true;
     blocks = ground.ledger.live_blocks;
-    CHECK_INT(shard_grow(shard, &room), SHARD_OK);
+    CHECK_INT(shard_grow(shard, true, &room), SHARD_OK);
     CHECK_INT(ground.ledger.live_blocks, blocks);
     shard->array_coming = false;
-    CHECK_INT(shard_grow(shard, &room), SHARD_OK);
+    CHECK_INT(shard_grow(shard, true, &room), SHARD_OK);
     CHECK_INT(ground.ledger.live_blocks, blocks + 1);
     end();
 }
