@@ -573,7 +573,7 @@ static void operate(int i)
     switch (random_below(100)) {
     case 0: do_reap(); break;
     case 1:
-        if (random_below(20) == 0)
+        if (random_below(4) == 0)
             do_clear();
         break;
     case 2:
