@@ -431,3 +431,40 @@ TEST(bounds_of_0_are_no_bounds)
     aside_cancel_unref(token);
     end_cache(cache);
 }
+
+/* ---- a leader who cannot leave ------------------------------------------------------------------- */
+
+static aside_status start_nothing(void *ctx, void **worker)
+{
+    *worker = ctx;
+    return ASIDE_OK;
+}
+
+/* With a start hook his fetch runs on a worker, and his argument may be on his stack (C7). */
+TEST(a_leader_who_cannot_leave_supersedes_his_flight_in_time_and_stays)
+{
+    struct fake_clock clock;
+    aside_options options = quiet_options();
+    options.clock = fake_clock_init(&clock);
+    options.max_flight_age_ms = 100;
+    options.worker.start = start_nothing;
+    aside_cache *cache = open_cache(&options);
+    struct source source;
+    struct caller leader;
+    source_init(&source, "old", true);
+    lead_to_gate(&leader, cache, "k", &source);
+    fake_clock_advance_ms(&clock, 99, cache);
+    CHECK_INT(STAT(cache, superseded), 0);
+    fake_clock_advance_ms(&clock, 1, cache);
+    WAIT_UNTIL(STAT(cache, superseded) == 1); /* nobody else was there to do it */
+    CHECK(!leader.done);
+    put(cache, "k", "new", ASIDE_FOREVER);
+    CHECK(!leader.done);
+    gate_open(&source.gate);
+    CHECK_STATUS(caller_join(&leader), ASIDE_OK);
+    CHECK(value_is(leader.result.value, "old"));
+    CHECK_INT(leader.result.fenced, 1);
+    caller_drop(&leader);
+    CHECK(holds(cache, "k", "new"));
+    end_cache(cache);
+}

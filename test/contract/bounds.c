@@ -321,3 +321,92 @@ TEST(a_visit_that_lasts_pins_one_entry_and_stops_no_writer)
     end_cache(visitor.cache);
     CHECK_INT(ledger.live_blocks, 0);
 }
+
+/* ---- bounds at the edge of the numbers ----------------------------------------------------------- */
+
+TEST(bounds_of_any_size_are_taken)
+{
+    static const size_t bounds[] = {1, (size_t)1 << 30, (size_t)1 << 34, SIZE_MAX / 2, SIZE_MAX};
+    for (size_t i = 0; i < COUNT_OF(bounds); i++)
+        for (size_t j = 0; j < COUNT_OF(bounds); j++) {
+            aside_cache *cache = open_bounded(bounds[i], bounds[j]);
+            CHECK_STATUS(aside_set(cache, ASIDE_STR("k"), "v", 1, ASIDE_FOREVER),
+                         i == 0 ? ASIDE_E_TOO_LARGE : ASIDE_OK);
+            CHECK_INT(aside_count(cache), i == 0 ? 0 : 1);
+            end_cache(cache);
+        }
+}
+
+/* ---- flights, which count as well ---------------------------------------------------------------- */
+
+struct large {
+    aside_cache *cache;
+    struct gate *gate;
+    char bytes[16000];
+};
+
+static aside_status fetch_at_gate(aside_fetch *fetch, void *arg)
+{
+    const struct large *large = arg;
+    check_bounds(large->cache, 1 << 16, 0);
+    gate_pass(large->gate);
+    return aside_fetch_not_found(fetch);
+}
+
+static void *ask_with_large(void *arg)
+{
+    struct large *large = arg;
+    aside_call call = {ASIDE_CALL, .fetch = fetch_at_gate, .arg = large, .arg_size = sizeof *large};
+    aside_result result = ASIDE_RESULT_INIT;
+    CHECK_STATUS(aside_get_with_fetch(large->cache, large->bytes, 8, &call, &result),
+                 ASIDE_NOT_FOUND);
+    return NULL;
+}
+
+/* Entries make room for the argument of a flight; flights do not make room for each other. */
+TEST(an_argument_that_is_copied_counts_and_makes_room_for_itself)
+{
+    enum { FLIGHTS = 3 };
+    static struct large large[FLIGHTS + 1];
+    struct gate gate;
+    pthread_t threads[FLIGHTS];
+    aside_cache *cache = open_bounded(1 << 16, 0);
+    aside_result result = ASIDE_RESULT_INIT;
+    gate_init(&gate);
+    for (int i = 0; i < 200; i++)
+        CHECK_STATUS(aside_set(cache, &i, sizeof i, large->bytes, 1000, ASIDE_FOREVER), ASIDE_OK);
+    CHECK(STAT(cache, bytes) > (1 << 16) - 2000);
+    for (int i = 0; i < FLIGHTS; i++) {
+        large[i] = (struct large){cache, &gate, {(char)i}};
+        threads[i] = thread_start(ask_with_large, &large[i]);
+        gate_wait_arrived(&gate, i + 1);
+        check_bounds(cache, 1 << 16, 0);
+    }
+    aside_call call = {ASIDE_CALL, .fetch = fetch_at_gate, .arg = large, .arg_size = sizeof *large};
+    CHECK_STATUS(aside_get_with_fetch(cache, ASIDE_STR("more"), &call, &result), ASIDE_E_BUSY);
+    CHECK_STATUS(aside_get_with_fetch(cache, ASIDE_STR("more"), &call, &result), ASIDE_E_BUSY);
+    gate_open(&gate);
+    for (int i = 0; i < FLIGHTS; i++)
+        thread_join(threads[i]);
+    CHECK_STATUS(aside_get_with_fetch(cache, ASIDE_STR("more"), &call, &result), ASIDE_NOT_FOUND);
+    end_cache(cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
+TEST(an_argument_that_can_never_fit_is_refused_and_evicts_nothing)
+{
+    static char bytes[1 << 17];
+    aside_cache *cache = open_bounded(1 << 16, 0);
+    aside_call call = {ASIDE_CALL, .fetch = fetch_at_gate, .arg = bytes};
+    aside_result result = ASIDE_RESULT_INIT;
+    put(cache, "k", "v", ASIDE_FOREVER);
+    call.arg_size = sizeof bytes;
+    CHECK_STATUS(aside_get_with_fetch(cache, ASIDE_STR("no"), &call, &result), ASIDE_E_BUSY);
+    call.arg_size = SIZE_MAX / 2; /* no memory has that much, and not a byte of it is read */
+    CHECK_STATUS(aside_get_with_fetch(cache, ASIDE_STR("no"), &call, &result), ASIDE_E_NOMEM);
+    call.arg_size = SIZE_MAX;
+    CHECK_STATUS(aside_get_with_fetch(cache, ASIDE_STR("no"), &call, &result), ASIDE_E_NOMEM);
+    CHECK(holds(cache, "k", "v"));
+    CHECK_INT(STAT(cache, evicted), 0);
+    end_cache(cache);
+}

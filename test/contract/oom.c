@@ -375,3 +375,90 @@ TEST(without_memory_hits_are_served_and_keys_deleted)
     aside_unref(cache);
     CHECK_INT(ledger.live_blocks, 0);
 }
+
+/* ---- a worker without a record ------------------------------------------------------------------- */
+
+/* Whoever called has a record, the thread that is to run his fetch gets none. */
+TEST(a_worker_that_can_have_no_record_refuses_its_fetch)
+{
+    aside_options options = quiet_options();
+    options.alloc = ledger_init(&ledger);
+    aside_cache *cache = open_cache(&options);
+    struct source source;
+    struct caller caller;
+    source_init(&source, "v", false);
+    put(cache, "warm", "v", ASIDE_FOREVER);
+    CHECK_STATUS(look(cache, "warm"), ASIDE_OK);
+    CHECK_STATUS(look(cache, "no"), ASIDE_MISS);
+    process_fail_alloc(1, true);
+    caller_ask(&caller, cache, "k", &source, NULL);
+    caller.call.timeout_ms = 60000;
+    CHECK_STATUS(caller_run(&caller), ASIDE_E_NOMEM);
+    process_fail_alloc(0, false);
+    CHECK_INT(source.fetches, 0);
+    CHECK_STATUS(ask(cache, "k", &source), ASIDE_OK);
+    end_cache(cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
+static aside_status keep_job(void *ctx, aside_job *job)
+{
+    atomic_store((_Atomic(aside_job *) *)ctx, job);
+    return ASIDE_OK;
+}
+
+static void *run_job_while_memory_is_short(void *job)
+{
+    process_fail_alloc(1, true);
+    aside_job_run(job, NULL);
+    process_fail_alloc(0, false);
+    return NULL;
+}
+
+TEST(a_job_that_is_run_by_a_thread_that_can_have_no_record_is_refused)
+{
+    static _Atomic(aside_job *) job;
+    aside_options options = quiet_options();
+    options.submit = (aside_submit){keep_job, (void *)&job};
+    aside_cache *cache = open_cache(&options);
+    struct source source;
+    struct caller caller;
+    source_init(&source, "v", false);
+    caller_ask(&caller, cache, "k", &source, NULL);
+    caller.call.timeout_ms = 60000;
+    caller_start(&caller);
+    WAIT_UNTIL(atomic_load(&job) != NULL);
+    CHECK_STATUS(look(cache, "k"), ASIDE_MISS); /* this thread has a record, too */
+    thread_join(thread_start(run_job_while_memory_is_short, atomic_load(&job)));
+    CHECK_STATUS(caller_join(&caller), ASIDE_E_NOMEM);
+    CHECK_INT(source.fetches, 0);
+    end_cache(cache);
+}
+
+static aside_status give_while_memory_is_short(aside_fetch *fetch, void *value)
+{
+    ledger.fail_for_ever = true;
+    ledger.fail_at = 1;
+    return aside_fetch_give(fetch, value);
+}
+
+/* A value that exists needs an entry to be stored, and none to be handed over (F10). */
+TEST(a_value_that_was_given_reaches_its_caller_though_there_is_no_memory_for_its_entry)
+{
+    aside_options options = quiet_options();
+    options.alloc = ledger_init(&ledger);
+    aside_cache *cache = open_cache(&options);
+    aside_value *value = NULL;
+    struct caller caller;
+    CHECK_STATUS(aside_value_copy("given", 5, &value), ASIDE_OK);
+    caller_init(&caller, cache, "k", give_while_memory_is_short, value);
+    CHECK_STATUS(caller_run(&caller), ASIDE_OK);
+    ledger.fail_at = 0;
+    ledger.fail_for_ever = false;
+    CHECK(value_is(caller.result.value, "given"));
+    caller_drop(&caller);
+    CHECK_STATUS(look(cache, "k"), ASIDE_MISS);
+    CHECK_INT(STAT(cache, store_refused), 1);
+    end_cache(cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}

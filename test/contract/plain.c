@@ -461,3 +461,53 @@ TEST(two_caches_do_not_see_each_other)
     end_cache(cache);
     end_cache(other);
 }
+
+/* ---- keys of every length ------------------------------------------------------------------------ */
+
+static void visit_length(const void *data, size_t size, void *length)
+{
+    CHECK(size == sizeof(size_t) && memcmp(data, length, size) == 0);
+}
+
+static aside_status fetch_length(aside_fetch *fetch, void *length)
+{
+    size_t key_len = 0;
+    CHECK(aside_fetch_key(fetch, &key_len) != NULL || key_len == 0);
+    CHECK_INT(key_len, *(size_t *)length);
+    return aside_fetch_copy(fetch, length, sizeof(size_t));
+}
+
+/* The hash goes by words, halves and single bytes, and is inlined into each of them. */
+TEST(every_verb_takes_keys_of_every_length)
+{
+    char key[40], other[40];
+    aside_cache *cache = open_quiet();
+    memset(key, 'k', sizeof key);
+    memset(other, 'o', sizeof other);
+    for (size_t length = 1; length <= sizeof key; length++) {
+        aside_call call = {ASIDE_CALL, .fetch = fetch_length, .arg = &length};
+        aside_result result = ASIDE_RESULT_INIT;
+        aside_value *value = NULL;
+        size_t copy = 0;
+        CHECK_STATUS(aside_set(cache, key, length, &length, sizeof length, 60000), ASIDE_OK);
+        CHECK_STATUS(aside_add(cache, key, length, &length, sizeof length, 60000), ASIDE_EXISTS);
+        CHECK_STATUS(aside_add(cache, key, length, &length, sizeof length, 0), ASIDE_EXISTS);
+        CHECK_STATUS(aside_get(cache, key, length, &value), ASIDE_OK);
+        CHECK_STATUS(aside_copy(cache, key, length, &copy, sizeof copy, NULL), ASIDE_OK);
+        CHECK_INT(copy, length);
+        CHECK_STATUS(aside_visit(cache, key, length, visit_length, &length), ASIDE_OK);
+        CHECK_STATUS(aside_touch(cache, key, length, 60000), ASIDE_OK);
+        CHECK_STATUS(aside_set_value(cache, other, length, value, 60000), ASIDE_OK);
+        CHECK_STATUS(aside_expire(cache, other, length), ASIDE_OK);
+        CHECK_STATUS(aside_delete(cache, key, length), ASIDE_OK);
+        aside_value_unref(value);
+        CHECK_STATUS(aside_get_with_fetch(cache, key, length, &call, &result), ASIDE_OK);
+        CHECK_INT(result.outcome, ASIDE_OUTCOME_FETCHED);
+        aside_value_unref(result.value);
+        CHECK_STATUS(aside_get_with_fetch(cache, key, length, &call, &result), ASIDE_OK);
+        CHECK_INT(result.outcome, ASIDE_OUTCOME_HIT);
+        aside_value_unref(result.value);
+    }
+    CHECK_INT(aside_count(cache), 2 * sizeof key);
+    end_cache(cache);
+}

@@ -151,3 +151,23 @@ TEST(the_library_says_the_version_of_its_header)
     CHECK(strcmp(version, ASIDE_VERSION) == 0);
     CHECK(strcmp(aside_version(), ASIDE_VERSION) == 0);
 }
+
+/* ---- what a result must have room for ------------------------------------------------------------ */
+
+TEST(a_result_without_room_for_the_value_is_refused)
+{
+    aside_cache *cache = open_quiet();
+    aside_call call = {ASIDE_CALL, .fetch = answer};
+    aside_result result = ASIDE_RESULT_INIT;
+    put(cache, "k", "v", 1000);
+    for (size_t size = sizeof result.struct_size; size < offsetof(aside_result, outcome); size++) {
+        result.struct_size = size;
+        CHECK_STATUS(aside_get_with_fetch(cache, ASIDE_STR("k"), &call, &result), ASIDE_E_INVALID);
+        CHECK(result.value == NULL);
+    }
+    result.struct_size = offsetof(aside_result, outcome);
+    CHECK_STATUS(aside_get_with_fetch(cache, ASIDE_STR("k"), &call, &result), ASIDE_OK);
+    CHECK(value_is(result.value, "v"));
+    aside_value_unref(result.value);
+    end_cache(cache);
+}

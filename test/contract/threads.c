@@ -398,3 +398,119 @@ TEST(calls_from_a_threads_last_destructors_work)
     end_cache(cache);
     CHECK_INT(ledger.live_blocks, 0);
 }
+
+/* ---- threads without a record -------------------------------------------------------------------- */
+
+static void see_text(const void *data, size_t size, void *text)
+{
+    CHECK(size == strlen(text) && memcmp(data, text, size) == 0);
+}
+
+static void read_without_record(aside_cache *cache, unsigned *lookups)
+{
+    char buffer[300], big[300], text[] = "text";
+    size_t size = 0;
+    memset(big, 'b', sizeof big);
+    put(cache, "k", text, ASIDE_FOREVER);
+    put(cache, "empty", "", ASIDE_FOREVER);
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("big"), big, sizeof big, ASIDE_FOREVER), ASIDE_OK);
+    CHECK(holds(cache, "k", "text"));
+    CHECK_STATUS(look(cache, "no"), ASIDE_MISS);
+    CHECK_STATUS(aside_copy(cache, ASIDE_STR("k"), buffer, sizeof buffer, &size), ASIDE_OK);
+    CHECK(size == 4 && memcmp(buffer, "text", 4) == 0);
+    CHECK_STATUS(aside_copy(cache, ASIDE_STR("k"), buffer, 3, &size), ASIDE_E_BUFFER);
+    CHECK_STATUS(aside_copy(cache, ASIDE_STR("empty"), NULL, 0, &size), ASIDE_OK);
+    CHECK_INT(size, 0);
+    CHECK_STATUS(aside_copy(cache, ASIDE_STR("big"), buffer, sizeof buffer, NULL), ASIDE_OK);
+    CHECK(memcmp(buffer, big, sizeof big) == 0);
+    CHECK_STATUS(aside_copy(cache, ASIDE_STR("no"), buffer, 3, &size), ASIDE_MISS);
+    CHECK_STATUS(aside_visit(cache, ASIDE_STR("k"), see_text, text), ASIDE_OK);
+    CHECK_STATUS(aside_visit(cache, ASIDE_STR("no"), see_text, text), ASIDE_MISS);
+    *lookups += 9;
+}
+
+/* A hit is served; a flight needs a record. */
+static void ask_without_record(aside_cache *cache, unsigned *lookups)
+{
+    struct source source;
+    struct caller caller;
+    source_init(&source, "v", false);
+    caller_ask(&caller, cache, "k", &source, NULL);
+    CHECK_STATUS(caller_run(&caller), ASIDE_OK);
+    CHECK_INT(caller.result.outcome, ASIDE_OUTCOME_HIT);
+    CHECK(value_is(caller.result.value, "text"));
+    caller_drop(&caller);
+    CHECK_STATUS(ask(cache, "no", &source), ASIDE_E_NOMEM);
+    caller_ask(&caller, cache, "no", &source, NULL);
+    caller.call.timeout_ms = ASIDE_NO_WAIT;
+    CHECK_STATUS(caller_run(&caller), ASIDE_MISS);
+    CHECK_INT(source.fetches, 0);
+    *lookups += 3;
+}
+
+static void write_without_record(aside_cache *cache, struct fake_clock *clock, unsigned *lookups)
+{
+    CHECK_STATUS(aside_add(cache, ASIDE_STR("k"), "v", 1, 0), ASIDE_EXISTS);
+    CHECK_STATUS(aside_add(cache, ASIDE_STR("no"), "v", 1, 0), ASIDE_OK);
+    CHECK_STATUS(aside_add(cache, ASIDE_STR("added"), "v", 1, 1000), ASIDE_OK);
+    CHECK_STATUS(aside_touch(cache, ASIDE_STR("added"), 10), ASIDE_OK);
+    fake_clock_advance_ms(clock, 10, cache);
+    CHECK_STATUS(look(cache, "added"), ASIDE_MISS); /* its time is over */
+    CHECK_STATUS(aside_expire(cache, ASIDE_STR("empty")), ASIDE_OK);
+    CHECK_STATUS(aside_delete(cache, ASIDE_STR("k")), ASIDE_OK);
+    CHECK_STATUS(aside_delete(cache, ASIDE_STR("k")), ASIDE_MISS);
+    CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
+    CHECK_STATUS(aside_clear(cache), ASIDE_OK);
+    CHECK_INT(aside_count(cache), 0);
+    *lookups += 1;
+}
+
+static void call_without_record(void)
+{
+    static struct ledger ledger;
+    struct fake_clock clock;
+    aside_options options = quiet_options();
+    options.alloc = ledger_init(&ledger);
+    options.clock = fake_clock_init(&clock);
+    options.name = NULL;
+    aside_cache *cache = open_cache(&options);
+    unsigned lookups = 0;
+    aside_value *value;
+    read_without_record(cache, &lookups);
+    ask_without_record(cache, &lookups);
+    write_without_record(cache, &clock, &lookups);
+    aside_stats stats = test_stats(cache);
+    CHECK_INT(stats.hits + stats.misses + stats.misses_led + stats.misses_joined + stats.refused,
+              lookups);
+    CHECK_STATUS(aside_close(cache), ASIDE_OK);
+    CHECK_STATUS(aside_close(cache), ASIDE_OK);
+    CHECK_STATUS(aside_get(cache, ASIDE_STR("k"), &value), ASIDE_E_CLOSED);
+    CHECK_STATUS(aside_add(cache, ASIDE_STR("k"), "v", 1, 0), ASIDE_E_CLOSED);
+    aside_unref(cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
+/* Before the library's first call, so that it gets none: then no thread has a record. */
+TEST(where_no_thread_specific_key_is_left_every_call_but_a_fetch_works)
+{
+    pthread_key_t other;
+    while (pthread_key_create(&other, NULL) == 0)
+        ;
+    call_without_record();
+}
+
+static void *call_while_memory_is_short(void *unused)
+{
+    process_fail_alloc(1, true);
+    call_without_record();
+    process_fail_alloc(0, false);
+    return unused;
+}
+
+TEST(a_thread_whose_record_cannot_be_allocated_can_make_every_call_but_a_fetch)
+{
+    aside_cache *cache = open_quiet();
+    CHECK_STATUS(look(cache, "k"), ASIDE_MISS); /* so that the record there is is this thread's */
+    end_cache(cache);
+    thread_join(thread_start(call_while_memory_is_short, NULL));
+}

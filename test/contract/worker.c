@@ -450,3 +450,21 @@ TEST(the_argument_of_a_joiner_or_of_one_who_is_refused_is_released_if_it_was_ret
     aside_cancel_unref(token);
     end_cache(cache);
 }
+
+TEST(a_stack_that_is_too_small_for_any_thread_is_made_larger)
+{
+    static const size_t stacks[] = {0, 1, 4097, 1 << 18};
+    for (size_t i = 0; i < COUNT_OF(stacks); i++) {
+        aside_options options = ASIDE_OPTIONS_INIT; /* with a reaper */
+        options.thread_stack_bytes = stacks[i];
+        aside_cache *cache = open_cache(&options);
+        struct caller caller;
+        struct source source;
+        source_init(&source, "v", false);
+        caller_ask(&caller, cache, "k", &source, NULL);
+        caller.call.timeout_ms = 60000;
+        CHECK_STATUS(caller_run(&caller), ASIDE_OK);
+        caller_drop(&caller);
+        end_cache(cache);
+    }
+}

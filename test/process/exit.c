@@ -341,11 +341,11 @@ static void end_with_parent(pid_t parent)
 }
 
 /* Threads that still count while their counters are written leave numbers that do not add up. */
-extern void __gcov_dump(void) __attribute__((weak));
+extern void __gcov_exit(void) __attribute__((weak));
 
 static void need_no_counters(void)
 {
-    if (__gcov_dump)
+    if (__gcov_exit)
         test_skip("coverage is counted in this build");
 }
 

@@ -381,3 +381,35 @@ TEST(handles_and_the_drop_race_and_one_of_them_frees)
     perturb(0);
     ground_fini(&ground);
 }
+
+/* ---- addresses that the index has no bits for ---------------------------------------------------- */
+
+static void *far_malloc(size_t size, void *freed)
+{
+    (void)size, (void)freed;
+    return (void *)(uintptr_t)(UINT64_C(1) << ENTRY_POINTER_BITS);
+}
+
+static void *far_realloc(void *block, size_t size, void *freed)
+{
+    (void)block;
+    return far_malloc(size, freed);
+}
+
+static void far_free(void *block, void *freed)
+{
+    CHECK(block == far_malloc(0, NULL));
+    ++*(int *)freed;
+}
+
+TEST(a_block_at_an_address_that_the_index_has_no_bits_for_is_given_back)
+{
+    int freed = 0;
+    ground_init(&ground, 0, 0);
+    struct mem near = ground.home->mem;
+    ground.home->mem.hooks = (aside_alloc){far_malloc, far_realloc, far_free, &freed};
+    CHECK(entry_new(ground.home, "k", 1, 1) == NULL);
+    CHECK_INT(freed, 1);
+    ground.home->mem = near;
+    ground_fini(&ground);
+}

@@ -493,3 +493,28 @@ TEST(two_may_bring_the_first_array_and_one_larger_is_made_at_a_time)
     CHECK_INT(ground.ledger.live_blocks, blocks + 1);
     end();
 }
+
+TEST(a_chain_that_cannot_be_made_longer_is_short_of_memory)
+{
+    size_t room = 0;
+    uint32_t linked = 0;
+    enum shard_end result = SHARD_OK;
+    begin(0, 0, SIZE_MAX);
+    CHECK_INT(shard_grow(shard, false, &room), SHARD_OK);
+    while (result == SHARD_OK) { /* no larger array is made meanwhile */
+        struct entry *entry = make(linked, 0, CLOCK_NEVER);
+        ground.ledger.fail_at = 1;
+        lock_take(&shard->lock);
+        result = shard_put(shard, hash(linked), entry, SHARD_SET, now);
+        lock_release(&shard->lock);
+        ground.ledger.fail_at = 0;
+        if (result == SHARD_OK)
+            linked++;
+        else
+            entry_discard(entry);
+    }
+    CHECK_INT(result, SHARD_NO_MEMORY);
+    CHECK_INT(shard->index.count, linked);
+    CHECK_INT(put_as(linked, make(linked, 0, CLOCK_NEVER), SHARD_SET), SHARD_OK);
+    end();
+}

@@ -285,3 +285,22 @@ TEST(destructors_that_run_before_the_library_s_may_count)
     check_late();
     CHECK(had_no_record <= 10); /* in no round but the last */
 }
+
+static void *count_in_sixth(void *arg)
+{
+    struct thread_account *all = arg;
+    count(&all[5], 3, 7);
+    return NULL;
+}
+
+TEST(a_record_may_have_room_for_more_accounts_than_there_are)
+{
+    static struct thread_account all[6]; /* of eight slots; a record that needs six has nine */
+    for (int i = 0; i < 6; i++)
+        CHECK(thread_account_open(&all[i]));
+    thread_join(thread_start(count_in_sixth, all));
+    for (int i = 0; i < 6; i++)
+        CHECK_INT(sum_of(&all[i], 3), i == 5 ? 7 : 0);
+    for (int i = 0; i < 6; i++)
+        thread_account_close(&all[i]);
+}
