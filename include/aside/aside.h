@@ -127,8 +127,8 @@ typedef struct aside_job aside_job;       /* a fetch that a user's executor is t
 /*
  * Allocator of one cache: all four members or none (all zero: the C library's). malloc, realloc and
  * free behave as the C library's do, alignment included, and may be called from any thread, also
- * under a lock of the library: they must not call the library. ctx must outlive the cache and every
- * value handle that came from it.
+ * under a lock of the library: they must not call the library. ctx must outlive the cache, every
+ * value handle that came from it, and the fetches that aside_close() did not wait for.
  */
 typedef struct aside_alloc {
     void *(*malloc)(size_t size, void *ctx);
