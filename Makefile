@@ -31,7 +31,7 @@ user_flags = $(CPPFLAGS) $(CFLAGS)
 ours_fortify = $(if $(findstring _FORTIFY_SOURCE,$(user_flags))$(filter -O0 -Og,$(user_flags)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 ours_cf := $(if $(filter x86_64-% i686-% i386-%,$(shell $(CC) -dumpmachine 2>/dev/null)),-fcf-protection)
 ours_hardening = -fstack-protector-strong -fstack-clash-protection $(ours_cf) $(ours_fortify)
-ours_link = -Wl,-z,relro,-z,now,-z,nodelete,-z,noexecstack $(if $(findstring -fsanitize,$(user_flags) $(LDFLAGS)),,-Wl,-z,defs)
+ours_link = -Wl,-z,relro,-z,now,-z,nodelete,-z,noexecstack,-Bsymbolic-functions $(if $(findstring -fsanitize,$(user_flags) $(LDFLAGS)),,-Wl,-z,defs)
 
 library_sources := $(sort $(wildcard src/*/*.c))
 R_objects := $(library_sources:src/%.c=$(R)/obj/%.o)

@@ -112,7 +112,6 @@ struct thread_record *thread_enroll(void)
     record->visits = 0;
     record->fetches = NULL;
     record->inside = record->dropping = 0;
-    record->closings = NULL;
     record->orphans = NULL;
     record->free_orphans = NULL;
     record->destructor_rounds = 0;

@@ -34,10 +34,9 @@ struct thread_record {
     _Atomic(const void *) visiting[THREAD_VISITS];
     /* this thread's own */
     unsigned visits;
-    uint32_t slots;                        /* of counters; changed under REGISTRY */
-    struct thread_counters *counters;      /* replaced under REGISTRY */
-    const struct thread_fetch *fetches;    /* that run on this thread, innermost first */
-    const struct thread_closing *closings; /* of this thread, innermost first */
+    uint32_t slots;                     /* of counters; changed under REGISTRY */
+    struct thread_counters *counters;   /* replaced under REGISTRY */
+    const struct thread_fetch *fetches; /* that run on this thread, innermost first */
     unsigned inside;   /* calls that may still touch their cache after running user code */
     unsigned dropping; /* loops that run destructors */
     void *orphans;     /* caches to be freed when the outermost visit is over, or the thread */
@@ -54,12 +53,6 @@ struct thread_fetch {
     const void *flight;
     const void *owner; /* the cache */
     void *worker;
-};
-
-/* A cache that this thread is closing; on the stack of whoever closes it. */
-struct thread_closing {
-    const struct thread_closing *outer;
-    const void *cache;
 };
 
 /* Where the counters of one cache are gathered. */

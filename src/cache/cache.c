@@ -192,17 +192,10 @@ static size_t own_flights(const aside_cache *cache, const struct thread_record *
     return own;
 }
 
-static bool is_closing(const aside_cache *cache, const struct thread_record *self)
-{
-    const struct thread_closing *c = self ? self->closings : NULL;
-    while (c && c->cache != cache)
-        c = c->outer;
-    return c;
-}
-
 static bool is_in_callback(const aside_cache *cache, const struct thread_record *self)
 {
-    return own_flights(cache, self) > 0 || is_closing(cache, self) ||
+    return own_flights(cache, self) > 0 ||
+           pthread_equal(load_acquire(&cache->closer), pthread_self()) ||
            reaper_is_self(&cache->reaper) || executor_is_self(cache->executor);
 }
 
@@ -273,9 +266,7 @@ static void stop_reaper(aside_cache *cache)
 
 static void close_first(aside_cache *cache, struct thread_record *self)
 {
-    struct thread_closing closing = {self ? self->closings : NULL, cache};
-    if (self)
-        self->closings = &closing;
+    store_release(&cache->closer, pthread_self());
     int64_t deadline_ns = clock_after_ms(clock_precise(&cache->clock), cache->close_wait_ms);
     store_clear(&cache->store, true, cache_now(cache));
     settle_flights(cache);
@@ -284,8 +275,6 @@ static void close_first(aside_cache *cache, struct thread_record *self)
     wait_for_flights(cache, own_flights(cache, self), deadline_ns);
     executor_join(cache->executor, deadline_ns);
     store_dismantle(&cache->store);
-    if (self)
-        self->closings = closing.outer;
     store_release(&cache->phase, CACHE_CLOSED);
     park_wake_all(&cache->ends);
 }

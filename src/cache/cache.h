@@ -40,7 +40,8 @@ struct aside_cache {
     void *block;
     /* atomic */
     _Alignas(CACHE_LINE) _Atomic uint32_t phase;
-    _Atomic size_t refs; /* the users' */
+    _Atomic(pthread_t) closer; /* once the phase is CLOSING */
+    _Atomic size_t refs;       /* the users' */
     _Atomic size_t holds;
     _Atomic size_t flights_now;
     _Atomic size_t waiters_now;

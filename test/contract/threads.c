@@ -514,3 +514,30 @@ TEST(a_thread_whose_record_cannot_be_allocated_can_make_every_call_but_a_fetch)
     end_cache(cache);
     thread_join(thread_start(call_while_memory_is_short, NULL));
 }
+
+static void close_from_destructor(void *ptr, void *cache)
+{
+    (void)ptr;
+    CHECK_STATUS(aside_close(cache), ASIDE_OK);
+}
+
+static void *close_without_record(void *cache)
+{
+    process_fail_alloc(1, true);
+    CHECK_STATUS(aside_close(cache), ASIDE_OK);
+    process_fail_alloc(0, false);
+    return NULL;
+}
+
+/* As it may with a record: it does not wait for itself (P1, P5). */
+TEST(a_destructor_may_close_the_cache_that_a_thread_without_a_record_closes)
+{
+    static char thing;
+    aside_cache *cache = open_quiet();
+    aside_value *value = NULL;
+    CHECK_STATUS(aside_value_wrap(&thing, 1, close_from_destructor, cache, &value), ASIDE_OK);
+    CHECK_STATUS(aside_set_value(cache, ASIDE_STR("k"), value, ASIDE_FOREVER), ASIDE_OK);
+    aside_value_unref(value);
+    thread_join(thread_start(close_without_record, cache));
+    end_cache(cache);
+}
