@@ -151,7 +151,7 @@ static struct lone_value *lone_value_new(size_t extra, size_t size)
 {
     size_t whole;
     struct lone_value *value = NULL;
-    if (size_add(sizeof *value, extra, &whole))
+    if (size_add(sizeof *value, extra, &whole) && whole <= PTRDIFF_MAX)
         value = malloc(whole);
     if (!value)
         return NULL;

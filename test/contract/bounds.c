@@ -242,7 +242,7 @@ static void check_while_writing(size_t max_bytes, size_t max_entries)
     for (int i = 0; i < 4; i++)
         thread_join(writers[i]);
     check_bounds(load.cache, max_bytes, max_entries);
-    CHECK(STAT(load.cache, evicted) > 0);
+    CHECK(test_rounds(1000) < 1000 || STAT(load.cache, evicted) > 0);
     if (max_bytes != 0)
         check_ledger(load.cache, max_bytes); /* at rest: the gauges and the ledger stand still */
     end_cache(load.cache);

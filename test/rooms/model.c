@@ -425,9 +425,9 @@ static void do_fetch(int i)
     aside_result result = ASIDE_RESULT_INIT;
     if (plan.answer >= ANSWERS)
         plan.answer = ANSWER_COPY;
-    if (random_below(4) == 0)
+    if (random_below(15) == 0)
         plan.took_ns = (int64_t)random_below(20000000);
-    if (random_below(4) == 0)
+    if (random_below(15) == 0)
         plan.set_ttl_ms = random_call_ttl();
     plan.nests = random_below(8) == 0;
     size_t kind = random_below(40);
@@ -573,7 +573,7 @@ static void operate(int i)
     switch (random_below(100)) {
     case 0: do_reap(); break;
     case 1:
-        if (random_below(4) == 0)
+        if (random_below(15) == 0)
             do_clear();
         break;
     case 2:

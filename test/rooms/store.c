@@ -360,7 +360,7 @@ TEST(bounds_hold_and_nothing_leaks_with_four_writers)
     atomic_store(&done, true);
     thread_join(watcher);
     perturb(0);
-    CHECK(STAT(cache, evicted) > 0);
+    CHECK(test_rounds(1000) < 1000 || STAT(cache, evicted) > 0);
     CHECK_STATUS(aside_clear(cache), ASIDE_OK);
     CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
     CHECK_INT(STAT(cache, entries), 0);
