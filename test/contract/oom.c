@@ -116,6 +116,43 @@ static void *lead_main(void *arg)
     return NULL;
 }
 
+/* Of a cache with an allocator of its own; beside that one; with the C library's alone; threads. */
+enum what { CACHE_ALLOCS, OTHER_ALLOCS, ALL_ALLOCS, THREADS };
+
+static int64_t calls_so_far(enum what what)
+{
+    if (what == CACHE_ALLOCS)
+        return atomic_load(&ledger.calls);
+    return what == THREADS ? process_thread_calls() : process_alloc_calls();
+}
+
+/* Where the calls of a run come from: each stage ends with its name and how many there were by then. */
+#define MOST_STAGES 16
+static struct {
+    enum what what;
+    int count;
+    struct {
+        const char *name;
+        int64_t calls;
+    } stage[MOST_STAGES];
+} run;
+
+static void end_stage(const char *name)
+{
+    if (run.count < MOST_STAGES) {
+        run.stage[run.count].name = name;
+        run.stage[run.count++].calls = calls_so_far(run.what);
+    }
+}
+
+static void print_stages(void)
+{
+    for (int i = 0; i < run.count; i++) {
+        int64_t before = i > 0 ? run.stage[i - 1].calls : 0;
+        printf("    %-10s %3d points\n", run.stage[i].name, (int)(run.stage[i].calls - before));
+    }
+}
+
 static void lead_and_join(aside_cache *cache)
 {
     struct joined joined = {.cache = cache};
@@ -153,15 +190,21 @@ static void fetch_in_every_way(aside_cache *cache)
     CHECK_ONE_OF(aside_cancel_new(&token), ASIDE_OK, ASIDE_E_NOMEM);
     CHECK_FETCHED(call_key(cache, "led", copy_answer, NULL, NULL));
     CHECK_FETCHED(call_key(cache, "buffer", buffer_answer, NULL, NULL));
+    end_stage("lead");
     lead_and_join(cache);
+    end_stage("join");
     CHECK_FETCHED(call_key(cache, "worker", copy_answer, NULL, token));
     CHECK_FETCHED(call_key(cache, "worker2", buffer_answer, NULL, token));
+    end_stage("worker");
     CHECK_FETCHED(call_key(cache, "fenced", fence_itself, cache, NULL));
+    end_stage("fence");
     CHECK_FETCHED(call_key(cache, "old", answer_too_late, cache, NULL));
+    end_stage("supersede");
     aside_cancel_fire(token);
     CHECK_ONE_OF(call_key(cache, "cancelled", copy_answer, NULL, token), ASIDE_OK,
                  ASIDE_E_CANCELLED, ASIDE_E_NOMEM, ASIDE_E_BUSY);
     aside_cancel_unref(token);
+    end_stage("cancel");
 }
 
 /* Enough entries for every table to grow more than once. */
@@ -177,18 +220,18 @@ static void grow_and_shrink(aside_cache *cache, int entries)
     for (int i = 0; i < entries; i += 16)
         stored -= aside_delete(cache, &i, sizeof i) == ASIDE_OK;
     CHECK_INT(aside_count(cache) - before, stored);
+    end_stage("growth");
     fake_clock_advance_ms(&clock_, 1000, cache);
     CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
+    end_stage("reap");
     CHECK_WROTE(aside_set(cache, ASIDE_STR("last"), ASIDE_STR("v"), 1000));
     CHECK_STATUS(aside_clear(cache), ASIDE_OK);
     CHECK_STATUS(look(cache, "last"), ASIDE_MISS);
     CHECK_INT(aside_count(cache), 0);
+    end_stage("clear");
 }
 
 /* ---- running it ---------------------------------------------------------------------------------- */
-
-/* Of a cache with an allocator of its own; beside that one; with the C library's alone; threads. */
-enum what { CACHE_ALLOCS, OTHER_ALLOCS, ALL_ALLOCS, THREADS };
 
 static void fail(enum what what, int64_t nth, bool for_ever)
 {
@@ -200,13 +243,6 @@ static void fail(enum what what, int64_t nth, bool for_ever)
     } else {
         process_fail_alloc(nth, for_ever);
     }
-}
-
-static int64_t calls_so_far(enum what what)
-{
-    if (what == CACHE_ALLOCS)
-        return atomic_load(&ledger.calls);
-    return what == THREADS ? process_thread_calls() : process_alloc_calls();
 }
 
 /* Once nothing fails any more everything works: no shard, key or pool remembers the shortage. */
@@ -232,14 +268,18 @@ static int64_t run_scenario(enum what what, int64_t nth, bool for_ever, bool fet
     options.alloc =
         what == ALL_ALLOCS ? (aside_alloc){NULL, NULL, NULL, NULL} : ledger_init(&ledger);
     tally.made = tally.freed = tally.slot[0] = 0;
+    run.what = what;
+    run.count = 0;
     fail(what, nth, for_ever);
     aside_status opened = aside_open(&cache, &options);
     CHECK_ONE_OF(opened, ASIDE_OK, ASIDE_E_NOMEM, ASIDE_E_THREAD);
     CHECK((opened == ASIDE_OK) == (cache != NULL));
     int64_t calls = calls_so_far(what);
+    end_stage("open");
     if (opened == ASIDE_OK) {
         if (fetches) {
             store_and_read(cache);
+            end_stage("store");
             fetch_in_every_way(cache);
         }
         grow_and_shrink(cache, entries);
@@ -262,6 +302,9 @@ static int64_t run_scenario(enum what what, int64_t nth, bool for_ever, bool fet
  * ledger only the sanitizers see a leak. */
 static void check_every_point(enum what what, const char *name)
 {
+    printf("%s, where they come from:\n", name);
+    run_scenario(what, 0, false, true, 40);
+    print_stages();
     for (int for_ever = 0; for_ever <= 1; for_ever++) {
         int64_t nth = 1;
         while (run_scenario(what, nth, for_ever, true, 40) >= nth)
