@@ -182,7 +182,7 @@ static enum index_end empty_word(struct index *index, struct index_array *array,
     return INDEX_OK;
 }
 
-static bool is_overloaded(const struct index *index)
+bool index_is_stuck(const struct index *index)
 {
     const struct index_array *array = array_of(index);
     if (array == index_nothing_array)
@@ -192,7 +192,7 @@ static bool is_overloaded(const struct index *index)
 
 enum index_end index_insert(struct index *index, uint64_t hash, struct entry *entry)
 {
-    if (is_overloaded(index))
+    if (index_is_stuck(index))
         return INDEX_NO_ARRAY;
     struct index_bucket *bucket;
     struct index_array *array = array_for(index, hash, &bucket);
@@ -221,11 +221,6 @@ void index_remove(struct index *index, _Atomic uint64_t *word)
 bool index_wants_array(const struct index *index)
 {
     return index->count >= index->grow_at && !next_of(array_of(index));
-}
-
-bool index_is_stuck(const struct index *index)
-{
-    return is_overloaded(index);
 }
 
 size_t index_next_size(const struct index *index)

@@ -59,8 +59,7 @@ struct index_array {
     /* after it was replaced: of whoever dismantles it */
     struct index_array *doomed_next;
     uint64_t doomed_tag;
-    size_t doomed_bytes; /* of the entries that went with it */
-    size_t doomed_at;    /* buckets taken apart so far */
+    size_t doomed_at; /* buckets taken apart so far */
     bool holds_entries;
     /* the buckets follow */
 };
