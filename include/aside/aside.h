@@ -22,9 +22,18 @@
  *                must return. Deferred cancellation is disabled wherever the library waits or runs
  *                user code, and restored round fetches and visits; asynchronous cancellation is
  *                not supported.
+ *   Processes    a cache that was opened before fork() works in the child as well (P4): it has the
+ *                entries, but none of the flights, and no threads: they are made again when a call
+ *                misses or writes, never on a hit. What cannot cross answers ASIDE_E_FORKED there:
+ *                a fetch that was under way, a descriptor of a token, an executor of your own. What
+ *                other threads held at that moment, handles say, stays allocated in the child.
+ *                fork() waits for the library's locks, for a bounded time. A fork handler of your
+ *                own (pthread_atfork) must not call the library; _Fork(), vfork() and clone() do
+ *                not prepare it.
  *   Arguments    a NULL object, a NULL result pointer, a key longer than ASIDE_MAX_KEY, or a
  *                negative duration that is not one of the named constants, is ASIDE_E_INVALID;
- *                nothing has happened then, but that a result that can be written says NULL or 0.
+ *                nothing has happened then. Whatever the error, a result that can be
+ *                written says NULL, 0, or -1 for a descriptor.
  *                Where a function says "bad arguments", this is meant.
  *
  * Codes such as F1, W2 or O1 cite the promises in docs/GUARANTEES.md.
@@ -44,6 +53,8 @@
  *   aside_fetch_set_ttl               as call.ttl_ms        as call.ttl_ms          no expiry
  *   call.timeout_ms                   no deadline           ASIDE_NO_WAIT, or       no deadline
  *                                                           ASIDE_E_INVALID
+ *   timeout_ms of                     at once               ASIDE_E_INVALID         no deadline
+ *   aside_cancel_set_deadline
  */
 #ifndef ASIDE_H
 #define ASIDE_H
@@ -106,7 +117,8 @@ extern "C" {
     X(ASIDE_E_FETCH_TIMEOUT, -12, "the fetch took longer than a flight may")                       \
     X(ASIDE_E_WORKER, -13, "the worker-start hook failed")                                         \
     X(ASIDE_E_THREAD, -14, "a thread could not be created")                                        \
-    X(ASIDE_E_SYSTEM, -15, "the system's random source failed")
+    X(ASIDE_E_SYSTEM, -15, "a call of the system failed")                                          \
+    X(ASIDE_E_FORKED, -16, "it was made before this process was forked")
 
 typedef enum aside_status {
 #define ASIDE_STATUS_ENUM(name, number, text) name = number,
@@ -171,6 +183,16 @@ typedef struct aside_submit {
     void *ctx;
 } aside_submit;
 
+/* What a cache leaves out, so that a daemon can compare, or do without for a while. */
+enum {
+    ASIDE_ENABLED = 0,
+    /* Nothing is stored: every lookup misses, aside_set and its kin do as with ttl 0. Callers who
+     * miss together still share one fetch. */
+    ASIDE_DISABLE_STORE = 1,
+    /* Nor is anything shared: every aside_get_with_fetch() runs a fetch of its own. */
+    ASIDE_DISABLE_ALL = 2
+};
+
 /* How a cache is opened. Start from ASIDE_OPTIONS_INIT. */
 typedef struct aside_options {
     size_t struct_size;
@@ -194,25 +216,23 @@ typedef struct aside_options {
     aside_clock clock;
     aside_worker worker;
     aside_submit submit;
+    int disabled; /* ASIDE_ENABLED, ASIDE_DISABLE_STORE or ASIDE_DISABLE_ALL; default the first */
 } aside_options;
 
 #define ASIDE_OPTIONS_INIT                                                                         \
     {                                                                                              \
         sizeof(aside_options), "aside", 300000, ASIDE_FOREVER, 30000, 5000, (size_t)64 << 20, 0,   \
             65536, 65536, 4096, 8, (size_t)1 << 20, NULL, {NULL, NULL, NULL, NULL}, {NULL, NULL},  \
-            {NULL, NULL, NULL},                                                                    \
-        {                                                                                          \
-            NULL, NULL                                                                             \
-        }                                                                                          \
+            {NULL, NULL, NULL}, {NULL, NULL}, ASIDE_ENABLED                                        \
     }
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
 /*
- * Opens a cache. *cache is set on success only; the caller owns one reference.
+ * Opens a cache. *cache is NULL unless ASIDE_OK is returned; the caller owns one reference.
  *   options  NULL: the defaults. Not kept: what must be kept is copied.
  * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, an incomplete allocator, a clock that
- * returns 0 or less; ASIDE_E_NOMEM; ASIDE_E_THREAD if the reaper cannot be started; ASIDE_E_SYSTEM
+ * returns 0 or less, an unknown number in disabled; ASIDE_E_NOMEM; ASIDE_E_THREAD if the reaper cannot be started; ASIDE_E_SYSTEM
  * if getrandom(2) fails. Blocking: no. Threads: starts the reaper if the interval asks for one
  * (P2, P3); all signals are blocked in it. With a reaper, aside_close() is owed.
  */
@@ -435,10 +455,14 @@ typedef struct aside_result {
  *   any negative status that the fetch itself returned
  *   ASIDE_E_ABANDONED      the fetch ended without an answer (F7)
  *   ASIDE_E_FETCH_TIMEOUT  the flight was older than max_flight_age_ms (F8)
- *   ASIDE_E_CANCELLED, ASIDE_E_TIMEOUT   this caller left; the fetch runs on (C1)
+ *   ASIDE_E_CANCELLED, ASIDE_E_TIMEOUT   this caller left; the fetch runs on (C1). The second also
+ *                          where the deadline was his token's
  *   ASIDE_E_BUSY           max_flights, max_waiters, max_queued, max_bytes (of flights), no worker
- *   ASIDE_E_DEADLOCK       this thread is running the fetch of this key (F9). A ring over several
- *                          threads is not noticed; max_flight_age_ms ends it
+ *   ASIDE_E_DEADLOCK       this thread is running the fetch of this key, or a fetch that this one
+ *                          would wait for waits for a fetch of this thread, over any number of
+ *                          threads and caches (F9). Not seen: what a pending fetch waits for
+ *   ASIDE_E_FORKED         this thread forked inside the fetch, and is in the child now; or the
+ *                          fetch would need options.submit of before a fork
  *   ASIDE_E_WORKER         worker.start failed; result->fetch_error is its status
  *   ASIDE_E_NOMEM, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments, fetch NULL, arg_size or hooks
  *                          that contradict each other
@@ -454,8 +478,8 @@ ASIDE_API aside_status aside_get_with_fetch(aside_cache *cache, const void *key,
 /* ---- inside a fetch --------------------------------------------------------------------------
  * For the thread
  * that runs the fetch, and after ASIDE_PENDING for the thread that completes it: one thread at a
- * time. None of them blocks or calls back. After completion they return ASIDE_E_INVALID. When
- * several results are noted, the last counts, and what an earlier one gave is released.
+ * time. None of them blocks or calls back. After completion they return ASIDE_E_INVALID, and in
+ * the child of a fork, for a fetch of before it, ASIDE_E_FORKED. When several results are noted, the last counts, and what an earlier one gave is released.
  */
 
 /* The key, valid as long as the fetch is referenced. *key_len may not be NULL. NULL for a NULL
@@ -465,17 +489,18 @@ ASIDE_API const void *aside_fetch_key(const aside_fetch *fetch, size_t *key_len)
 /* What worker.start made for the thread that runs this fetch; NULL without one. */
 ASIDE_API void *aside_fetch_worker(const aside_fetch *fetch);
 
-/* 1 once every caller has left a call with stop_when_abandoned, the flight has grown too old, or
- * the cache was closed; else 0.
+/* 1 once every caller has left a call with stop_when_abandoned, the flight has grown too old, the
+ * cache was closed, or the process is the child of a fork; else 0.
  * Once it has said 1 to a fetch, a new caller starts a fetch of its own instead of joining. */
 ASIDE_API int aside_fetch_stopping(aside_fetch *fetch);
 
-/* The ttl of this result instead of the call's: same meaning. ASIDE_OK, or ASIDE_E_INVALID. */
+/* The ttl of this result instead of the call's: same meaning. ASIDE_OK, ASIDE_E_FORKED, or
+ * ASIDE_E_INVALID. */
 ASIDE_API aside_status aside_fetch_set_ttl(aside_fetch *fetch, int64_t ttl_ms);
 
 /* Room for a value of size bytes (at most 4 GiB - 1) in *to, 8-byte aligned, not initialised, the
  * fetch's own until completion: fill it, then return ASIDE_OK. Any other status discards it.
- * ASIDE_OK, ASIDE_E_NOMEM, ASIDE_E_TOO_LARGE, ASIDE_E_INVALID. */
+ * ASIDE_OK, ASIDE_E_NOMEM, ASIDE_E_TOO_LARGE, ASIDE_E_FORKED, ASIDE_E_INVALID. */
 ASIDE_API aside_status aside_fetch_buffer(aside_fetch *fetch, size_t size,
                                           void **to) ASIDE_MUST_CHECK;
 
@@ -484,7 +509,7 @@ ASIDE_API aside_status aside_fetch_copy(aside_fetch *fetch, const void *data,
                                         size_t size) ASIDE_MUST_CHECK;
 
 /* The value is this one. Takes the caller's reference, in every case but ASIDE_E_INVALID.
- * ASIDE_OK. */
+ * ASIDE_OK, ASIDE_E_FORKED. */
 ASIDE_API aside_status aside_fetch_give(aside_fetch *fetch, aside_value *value) ASIDE_MUST_CHECK;
 
 /* There is no such thing: returns ASIDE_NOT_FOUND, for the fetch to return. */
@@ -497,7 +522,8 @@ ASIDE_API aside_status aside_fetch_fail(aside_fetch *fetch, int code) ASIDE_MUST
  * Completes a fetch from any thread, once, also before its callback has returned ASIDE_PENDING:
  * status is what the callback would have returned. The caller must hold a reference of his own
  * (aside_fetch_ref, taken inside the callback) and still owes aside_fetch_unref() afterwards.
- * Returns ASIDE_OK; ASIDE_E_INVALID the second time, for NULL, and for status ASIDE_PENDING.
+ * Returns ASIDE_OK; ASIDE_E_INVALID the second time, for NULL, and for status ASIDE_PENDING;
+ * ASIDE_E_FORKED in the child of a fork, where nobody waits for it.
  * Blocking: as aside_set. Callbacks: destructors, arg_release.
  */
 ASIDE_API aside_status aside_fetch_complete(aside_fetch *fetch, aside_status status);
@@ -513,34 +539,78 @@ ASIDE_API void aside_fetch_unref(aside_fetch *fetch);
 /* ---- an executor of one's own ---------------------------------------------------------------- */
 
 /* Runs the fetch on this thread. worker is what aside_fetch_worker() will return. Uses the job
- * up. */
+ * up. In the child of a fork a job of before it is used up without being run. */
 ASIDE_API void aside_job_run(aside_job *job, void *worker);
 
 /* The fetch will not run: its callers get ASIDE_E_ABANDONED. Uses the job up. */
 ASIDE_API void aside_job_drop(aside_job *job);
 
-/* ---- cancellation tokens --------------------------------------------------------------------- */
+/* ---- cancellation tokens ---------------------------------------------------------------------
+ *
+ * A token is by what a caller leaves: for each request, say, one that fires when the client goes
+ * away. Any number of calls may use one, on any threads and with any caches and groups (C6).
+ */
 
 /* A new token that has not fired; the caller owns one reference. ASIDE_OK, ASIDE_E_NOMEM,
  * ASIDE_E_INVALID. */
 ASIDE_API aside_status aside_cancel_new(aside_cancel **token) ASIDE_MUST_CHECK;
 
+/*
+ * A new token that fires when parent does, at once if it has, and may be fired alone. It keeps what
+ * it needs of its parent: the two may be given back in any order. Returns as aside_cancel_new.
+ */
+ASIDE_API aside_status aside_cancel_child(aside_cancel *parent,
+                                          aside_cancel **token) ASIDE_MUST_CHECK;
+
 /* One more reference; returns the token; NULL for NULL. */
 ASIDE_API aside_cancel *aside_cancel_ref(aside_cancel *token);
 
-/* Gives a reference back; NULL is ignored. Calls that use the token must have returned. */
+/* Gives a reference back; NULL is ignored. Calls that use the token must have returned. The last
+ * one closes its descriptor. */
 ASIDE_API void aside_cancel_unref(aside_cancel *token);
 
 /*
- * Fires a token: every call that waits with it returns ASIDE_E_CANCELLED, unless its value is
- * ready, which wins (C3). For ever; idempotent; from any thread, also inside a fetch (C6); not
- * from a signal handler. NULL is ignored. Blocking: on a lock, for as long as it takes to wake the
- * token's waiters.
+ * Fires a token and its children: every call that waits with one returns ASIDE_E_CANCELLED, unless
+ * its value is ready, which wins (C3). For ever; idempotent; from any thread, also inside a fetch
+ * (C6); not from a signal handler. NULL is ignored. Blocking: on a lock, for as long as it takes
+ * to wake the token's waiters.
  */
 ASIDE_API void aside_cancel_fire(aside_cancel *token);
 
-/* 1 if the token has fired, else 0 (also for NULL). */
+/*
+ * Gives a token a deadline, timeout_ms from now: past it, calls that use the token or a child of it
+ * return ASIDE_E_TIMEOUT, and aside_cancel_fired() says 1. Of several deadlines, of the token and of
+ * its parents, the earliest counts; a later one changes nothing. ASIDE_FOREVER is no deadline.
+ *   clock  NULL: the system's monotonic clock. Else as in aside_options, copied; its ctx must outlive
+ *          the token and its children. A call waits by the earlier of its own and the token's
+ *          deadline, each on its own clock; after moving a clock of your own, call
+ *          aside_clock_changed() for the caches whose callers wait.
+ * A token, its parents and its children have one clock: the first deadline among them decides.
+ * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, and for another clock than theirs.
+ * Blocking: as aside_cancel_fire().
+ */
+ASIDE_API aside_status aside_cancel_set_deadline(aside_cancel *token, int64_t timeout_ms,
+                                                 const aside_clock *clock) ASIDE_MUST_CHECK;
+
+/* 1 if the token, or a parent of it, has fired or is past its deadline, else 0 (also for NULL).
+ * Blocking: no. */
 ASIDE_API int aside_cancel_fired(const aside_cancel *token);
+
+/* What a call with the token would leave with now: ASIDE_OK, ASIDE_E_CANCELLED if it, or a parent,
+ * has been fired, ASIDE_E_TIMEOUT if only a deadline is past. ASIDE_OK for NULL. Blocking: no. */
+ASIDE_API aside_status aside_cancel_status(const aside_cancel *token);
+
+/*
+ * A descriptor that becomes readable, for good, when the token fires or its deadline passes: for
+ * poll(2) and its kin. It belongs to the token: do not read, write or close it. Made by the first
+ * call, close-on-exec; the same afterwards.
+ * A deadline on a clock of your own makes it readable when somebody asks aside_cancel_fired() or
+ * aside_cancel_status(), or waits with the token, after that.
+ * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, *fd is -1 then; ASIDE_E_SYSTEM if the system
+ * gives none (errno says why), or has none of this kind (other than Linux); ASIDE_E_FORKED in the
+ * child of a fork if it was made before. Blocking: as aside_cancel_fire().
+ */
+ASIDE_API aside_status aside_cancel_fd(aside_cancel *token, int *fd) ASIDE_MUST_CHECK;
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
@@ -631,12 +701,33 @@ ASIDE_API aside_status aside_clock_changed(aside_cache *cache);
     X(queued_now, "fetches that wait for a worker")                                                \
     X(workers_now, "worker threads alive")
 
+/*
+ * X(verb). Calls by operation and by outcome: <verb>_ok counts ASIDE_OK; <verb>_none a positive
+ * status, so no value and no error (ASIDE_MISS, ASIDE_NOT_FOUND, ASIDE_EXISTS); <verb>_error a
+ * negative one, but for ASIDE_E_INVALID where there is no cache to count it. set counts
+ * aside_set_value as well.
+ */
+#define ASIDE_OPERATION_MAP(X)                                                                     \
+    X(get)                                                                                         \
+    X(copy)                                                                                        \
+    X(visit)                                                                                       \
+    X(set)                                                                                         \
+    X(add)                                                                                         \
+    X(delete)                                                                                      \
+    X(expire)                                                                                      \
+    X(touch)                                                                                       \
+    X(clear)                                                                                       \
+    X(get_with_fetch)
+
 typedef struct aside_stats {
     size_t struct_size;
 #define ASIDE_STATS_MEMBER(name, text) uint64_t name;
     ASIDE_COUNTER_MAP(ASIDE_STATS_MEMBER)
     ASIDE_GAUGE_MAP(ASIDE_STATS_MEMBER)
 #undef ASIDE_STATS_MEMBER
+#define ASIDE_STATS_OPERATION(verb) uint64_t verb##_ok, verb##_none, verb##_error;
+    ASIDE_OPERATION_MAP(ASIDE_STATS_OPERATION)
+#undef ASIDE_STATS_OPERATION
 } aside_stats;
 
 /* Set stats->struct_size = sizeof *stats first; the rest is filled. ASIDE_OK, ASIDE_E_INVALID; a

@@ -56,4 +56,12 @@ static inline int64_t clock_after_ms(int64_t now_ns, int64_t ms)
     return sum;
 }
 
+/* What is left until then, in whole milliseconds. */
+static inline int64_t clock_left_ms(int64_t until_ns, int64_t now_ns)
+{
+    if (until_ns == CLOCK_NEVER)
+        return ASIDE_FOREVER;
+    return until_ns > now_ns ? (until_ns - now_ns) / 1000000 : 0;
+}
+
 #endif

@@ -34,15 +34,17 @@ void lock_touch(size_t entries)
     held[depth - 1].touched += entries;
     invariant(held[depth - 1].touched <= LOCK_MAX_TOUCHED);
 }
+/* Who releases a lock that he does not hold, or another process's, is told so. */
+#define MUST(call) invariant((call) == 0)
 #else
+#define MUST(call) ((void)(call))
 #define note_taken(lock) ((void)(lock))
 #define note_released(lock) ((void)(lock))
 #endif
 
 void lock_init(struct lock *lock, enum lock_rank rank)
 {
-    pthread_mutex_init(&lock->mutex, NULL);
-    lock->rank = rank;
+    *lock = (struct lock)LOCK_INIT(rank);
 }
 
 void lock_fini(struct lock *lock)
@@ -53,7 +55,7 @@ void lock_fini(struct lock *lock)
 void lock_take(struct lock *lock) NO_LOCK_ANALYSIS
 {
     sched_point();
-    pthread_mutex_lock(&lock->mutex);
+    MUST(pthread_mutex_lock(&lock->mutex));
     note_taken(lock);
 }
 
@@ -69,6 +71,21 @@ bool lock_try(struct lock *lock) NO_LOCK_ANALYSIS
 void lock_release(struct lock *lock) NO_LOCK_ANALYSIS
 {
     note_released(lock);
-    pthread_mutex_unlock(&lock->mutex);
+    MUST(pthread_mutex_unlock(&lock->mutex));
     sched_point();
+}
+
+void lock_seize(struct lock *lock) NO_LOCK_ANALYSIS
+{
+    MUST(pthread_mutex_lock(&lock->mutex));
+}
+
+void lock_yield(struct lock *lock) NO_LOCK_ANALYSIS
+{
+    MUST(pthread_mutex_unlock(&lock->mutex));
+}
+
+void lock_renew(struct lock *lock)
+{
+    lock_init(lock, lock->rank);
 }

@@ -24,7 +24,16 @@
 #define TRY_ACQUIRES(lock) LOCK_ATTRIBUTE(try_acquire_capability(true, lock))
 #define NO_LOCK_ANALYSIS LOCK_ATTRIBUTE(no_thread_safety_analysis)
 
-enum lock_rank { RANK_REGISTRY = 1, RANK_SHARD, RANK_TOKEN, RANK_EXECUTOR };
+enum lock_rank {
+    RANK_FORK = 1,
+    RANK_REGISTRY,
+    RANK_SHARD,
+    RANK_GRAPH,
+    RANK_TOKEN,
+    RANK_EXECUTOR,
+    RANK_REAPER,
+    RANKS
+};
 
 #define LOCK_MAX_TOUCHED 64
 
@@ -33,9 +42,15 @@ struct LOCK_ATTRIBUTE(capability("mutex")) lock {
     enum lock_rank rank;
 };
 
+#ifdef ASIDE_DEBUG
+#define LOCK_MUTEX PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP
+#else
+#define LOCK_MUTEX PTHREAD_MUTEX_INITIALIZER
+#endif
+
 #define LOCK_INIT(its_rank)                                                                        \
     {                                                                                              \
-        PTHREAD_MUTEX_INITIALIZER, its_rank                                                        \
+        LOCK_MUTEX, its_rank                                                                       \
     }
 
 void lock_init(struct lock *lock, enum lock_rank rank);
@@ -43,6 +58,12 @@ void lock_fini(struct lock *lock);
 void lock_take(struct lock *lock) ACQUIRES(lock);
 bool lock_try(struct lock *lock) TRY_ACQUIRES(lock);
 void lock_release(struct lock *lock) RELEASES(lock);
+
+/* Round a fork: all locks are taken, by rank, and released in the parent; in the child they are made
+ * anew, since a mutex can only be released by the thread that took it. */
+void lock_seize(struct lock *lock);
+void lock_yield(struct lock *lock);
+void lock_renew(struct lock *lock);
 
 /* The holder of the innermost lock is about to look at so many entries. */
 #ifdef ASIDE_DEBUG

@@ -1,6 +1,8 @@
 /* base/thread -- see thread.h. */
 #include "base/thread.h"
 
+#include "base/fork.h"
+
 #include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -58,6 +60,33 @@ static void leave(void *its_record)
     record->in_use = false;
     lock_release(&thread_registry);
 }
+
+/* ---- a fork --------------------------------------------------------------------------------- */
+
+static void fork_locks(struct fork_member *member, enum lock_rank rank,
+                       void (*each)(struct lock *lock))
+{
+    (void)member;
+    if (rank == RANK_REGISTRY)
+        each(&thread_registry);
+}
+
+/* Nobody reads or visits any more but this thread. What the others have counted stays counted. */
+static void fork_child(struct fork_member *member)
+{
+    (void)member;
+    for (struct thread_record *r = thread_first(); r; r = r->next) {
+        if (r == thread_current)
+            continue;
+        store_relaxed(&r->announced, 0);
+        for (unsigned i = 0; i < THREAD_VISITS; i++)
+            store_relaxed(&r->visiting[i], NULL);
+        r->in_use = false;
+    }
+}
+
+static const struct fork_ops fork_ops = {fork_locks, fork_child};
+static struct fork_member forks = {.ops = &fork_ops};
 
 /* ---- the beginning --------------------------------------------------------------------------- */
 
@@ -145,6 +174,8 @@ static bool more_slots(void) REQUIRES(thread_registry)
 bool thread_account_open(struct thread_account *account)
 {
     memset(account, 0, sizeof *account);
+    if (!fork_join(&forks))
+        return false;
     lock_take(&thread_registry);
     uint32_t slot = 0;
     while (slot < account_slots && accounts[slot])

@@ -1,18 +1,14 @@
 /*
- * cache/cache -- the cache itself: what the public verbs share, its life, and its end.
+ * cache/cache -- the cache itself: what the public verbs share, and its life.
  *
- *   OPEN -> CLOSING -> CLOSED
- *
- * The users' references close it at the last one. What must not vanish under somebody holds it:
- * the users together, each flight, and a reaper that could not be joined. It is freed with the
- * last hold.
+ * What it has in common with a stand-alone group, its references and its end among that, is its
+ * host (flight/host); the cache adds a store and a reaper.
  */
 #ifndef ASIDE_CACHE_CACHE_H
 #define ASIDE_CACHE_CACHE_H
 
-#include "base/clock.h"
 #include "cache/reaper.h"
-#include "flight/executor.h"
+#include "flight/host.h"
 #include "store/store.h"
 
 #include <aside/aside.h>
@@ -22,32 +18,15 @@
 
 #define CACHE_MAGIC 0x41434845 /* "ACHE" */
 
-enum cache_phase { CACHE_OPEN, CACHE_CLOSING, CACHE_CLOSED };
-
 struct aside_cache {
     /* immutable after open; hits read it */
     _Alignas(CACHE_LINE) uint32_t magic;
-    uint32_t slot; /* of the counters */
-    struct home *home;
-    aside_clock clock;
     struct store store;
-    /* immutable after open */
-    int64_t default_ttl_ms, max_flight_age_ms, close_wait_ms;
-    size_t max_flights, max_waiters;
-    aside_submit submit;
-    struct executor *executor;
-    char *name;
+    int64_t default_ttl_ms;
+    int disabled;
     void *block;
-    /* atomic */
-    _Alignas(CACHE_LINE) _Atomic uint32_t phase;
-    _Atomic(pthread_t) closer; /* once the phase is CLOSING */
-    _Atomic size_t refs;       /* the users' */
-    _Atomic size_t holds;
-    _Atomic size_t flights_now;
-    _Atomic size_t waiters_now;
-    struct park ends; /* whoever waits for the cache to be closed, or for its flights */
+    struct host host; /* hits read its beginning */
     struct reaper reaper;
-    struct aside_cache *next_orphan; /* see cache_release() */
 };
 
 static inline bool cache_is(const aside_cache *cache)
@@ -57,7 +36,7 @@ static inline bool cache_is(const aside_cache *cache)
 
 static inline bool cache_is_open(const aside_cache *cache)
 {
-    return load_acquire(&cache->phase) == CACHE_OPEN;
+    return host_is_open(&cache->host);
 }
 
 static inline bool cache_is_key(const void *key, size_t key_len)
@@ -72,28 +51,24 @@ static HOT_INLINE uint64_t cache_hash(const aside_cache *cache, const void *key,
 
 static inline int64_t cache_now(const aside_cache *cache)
 {
-    return clock_coarse(&cache->clock);
+    return host_now(&cache->host);
 }
 
-static inline void cache_count(aside_cache *cache, struct thread_record *self, enum counter counter)
+static inline void cache_count(aside_cache *cache, struct thread_record *self, unsigned counter)
 {
-    thread_count(&cache->home->account, cache->slot, self, counter, 1);
+    host_count(&cache->host, self, counter);
 }
 
-/* A call that may run user code and touch the cache afterwards: cancellation is disabled in it, and the cache is not
- * freed before its end, though that code may have given the last reference back. */
-struct cache_call {
-    aside_cache *held; /* where the thread has no record */
-    struct thread_record *self;
-    int cancel_state; /* the thread's own */
-};
-void cache_enter(aside_cache *cache, struct cache_call *call);
-void cache_exit(const struct cache_call *call);
+static inline aside_cache *cache_of(struct host *host)
+{
+    return container_of(host, struct aside_cache, host);
+}
 
-/* Keeps the cache's memory, not its being open. */
-void cache_hold(aside_cache *cache);
-void cache_release(aside_cache *cache);
-/* After a visit of this thread, which may have given the last reference back. */
-void cache_free_orphans(struct thread_record *self);
+/* By every call that may take a shard's lock, a hit excepted: what a fork took away is made again. */
+static inline void cache_revive(aside_cache *cache)
+{
+    if (unlikely(reaper_is_lost(&cache->reaper)))
+        reaper_revive(&cache->reaper);
+}
 
 #endif

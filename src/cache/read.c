@@ -3,10 +3,11 @@
 
 void read_remove(aside_cache *cache, struct read read, const void *key, size_t key_len)
 {
-    struct cache_call call;
-    cache_enter(cache, &call);
+    struct host_call call;
+    host_enter(&cache->host, &call);
+    cache_revive(cache);
     store_lazily_remove(&cache->store, read.hash, read.entry, key, key_len, read.now_ns);
-    cache_exit(&call);
+    host_exit(&call);
 }
 
 aside_status read_locked(aside_cache *cache, const void *key, size_t key_len, aside_value **value)
@@ -15,7 +16,7 @@ aside_status read_locked(aside_cache *cache, const void *key, size_t key_len, as
     int64_t now_ns = cache_now(cache);
     struct shard *shard = store_shard(&cache->store, hash);
     lock_take(&shard->lock);
-    bool closed = shard->closed;
+    bool closed = shard->group.closed;
     struct entry *entry = shard_find(shard, hash, key, key_len);
     if (entry && !entry_fresh(entry, now_ns))
         entry = NULL;

@@ -35,11 +35,16 @@ static HOT_INLINE void read_end(const struct read *read)
 }
 
 /* Inside the epoch: the entry was of use. */
-static HOT_INLINE void read_hit(aside_cache *cache, const struct read *read)
+static HOT_INLINE void read_use(const aside_cache *cache, const struct read *read)
 {
     if (cache->store.evicts)
         policy_hit(read->entry);
-    cache_count(cache, read->self, COUNTER_hits);
+}
+
+static HOT_INLINE void read_hit(aside_cache *cache, const struct read *read, unsigned counter)
+{
+    read_use(cache, read);
+    cache_count(cache, read->self, counter);
 }
 
 /* After read_end(): removes the entry that was over, if that can be done at once. The cache may be gone then. */

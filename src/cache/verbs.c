@@ -9,44 +9,54 @@
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
+/* What is no hit counts as ok + 1, no value, or as ok + 2, an error. */
+static OUT_OF_LINE aside_status plain_end(aside_cache *cache, struct thread_record *self,
+                                          unsigned ok, aside_status status)
+{
+    if (cache_is(cache))
+        cache_count(cache, self, counter_of(ok, status));
+    return status;
+}
+
+static OUT_OF_LINE aside_status plain_refuse(aside_cache *cache, unsigned ok)
+{
+    return plain_end(cache, thread_self(), ok, ASIDE_E_INVALID);
+}
+
 static OUT_OF_LINE aside_status plain_miss(aside_cache *cache, struct read read, const void *key,
-                                           size_t key_len)
+                                           size_t key_len, unsigned ok)
 {
     if (!cache_is_open(cache))
-        return ASIDE_E_CLOSED;
-    cache_count(cache, read.self, COUNTER_misses);
+        return plain_end(cache, read.self, ok, ASIDE_E_CLOSED);
+    (void)plain_end(cache, read.self, ok, ASIDE_MISS);
     if (read.entry)
         read_remove(cache, read, key, key_len);
     return ASIDE_MISS;
 }
 
 static OUT_OF_LINE aside_status plain_read_locked(aside_cache *cache, const void *key,
-                                                  size_t key_len, aside_value **value)
+                                                  size_t key_len, aside_value **value, unsigned ok)
 {
-    aside_status status = read_locked(cache, key, key_len, value);
-    if (status >= 0)
-        cache_count(cache, NULL, status == ASIDE_OK ? COUNTER_hits : COUNTER_misses);
-    return status;
+    return plain_end(cache, NULL, ok, read_locked(cache, key, key_len, value));
 }
 
 aside_status aside_get(aside_cache *cache, const void *key, size_t key_len, aside_value **value)
 {
-    if (!value)
-        return ASIDE_E_INVALID;
-    *value = NULL;
-    if (!cache_is(cache) || !cache_is_key(key, key_len))
-        return ASIDE_E_INVALID;
+    if (value)
+        *value = NULL;
+    if (!value || !cache_is(cache) || !cache_is_key(key, key_len))
+        return plain_refuse(cache, COUNTER_get_ok);
     struct read read = {.self = thread_self()};
     if (unlikely(!read.self))
-        return plain_read_locked(cache, key, key_len, value);
+        return plain_read_locked(cache, key, key_len, value, COUNTER_get_ok);
     if (likely(read_begin(cache, key, key_len, &read))) {
         *value = entry_handle(read.entry);
-        read_hit(cache, &read);
+        read_hit(cache, &read, COUNTER_get_ok);
         read_end(&read);
         return ASIDE_OK;
     }
     read_end(&read);
-    return plain_miss(cache, read, key, key_len);
+    return plain_miss(cache, read, key, key_len, COUNTER_get_ok);
 }
 
 /* A call costs as much as copying a short value. By words of general registers: whoever reads the
@@ -74,14 +84,24 @@ static HOT_INLINE aside_status copy_out(const void *data, size_t size, void *buf
     return ASIDE_OK;
 }
 
+/* A value that was there, but too large for the buffer, is a hit and an error. */
+static void count_copy(aside_cache *cache, struct thread_record *self, aside_status status)
+{
+    if (unlikely(status == ASIDE_E_BUFFER))
+        cache_count(cache, self, COUNTER_hits);
+    cache_count(cache, self, counter_of(COUNTER_copy_ok, status));
+}
+
 static OUT_OF_LINE aside_status copy_locked(aside_cache *cache, const void *key, size_t key_len,
                                             void *buffer, size_t capacity, size_t *size)
 {
     aside_value *value;
-    aside_status status = plain_read_locked(cache, key, key_len, &value);
-    if (status != ASIDE_OK)
-        return status;
-    status = copy_out(aside_value_data(value), aside_value_size(value), buffer, capacity, size);
+    if (size)
+        *size = 0;
+    aside_status status = read_locked(cache, key, key_len, &value);
+    if (status == ASIDE_OK)
+        status = copy_out(aside_value_data(value), aside_value_size(value), buffer, capacity, size);
+    count_copy(cache, NULL, status);
     aside_value_unref(value);
     return status;
 }
@@ -89,20 +109,26 @@ static OUT_OF_LINE aside_status copy_locked(aside_cache *cache, const void *key,
 aside_status aside_copy(aside_cache *cache, const void *key, size_t key_len, void *buffer,
                         size_t capacity, size_t *size)
 {
-    if (!cache_is(cache) || !cache_is_key(key, key_len) || (!buffer && capacity))
-        return ASIDE_E_INVALID;
+    if (unlikely(!cache_is(cache) || !cache_is_key(key, key_len) || (!buffer && capacity))) {
+        if (size)
+            *size = 0;
+        return plain_refuse(cache, COUNTER_copy_ok);
+    }
     struct read read = {.self = thread_self()};
     if (unlikely(!read.self))
         return copy_locked(cache, key, key_len, buffer, capacity, size);
     if (likely(read_begin(cache, key, key_len, &read))) {
         aside_status status =
             copy_out(entry_data(read.entry), entry_size(read.entry), buffer, capacity, size);
-        read_hit(cache, &read);
+        read_use(cache, &read);
+        count_copy(cache, read.self, status);
         read_end(&read);
         return status;
     }
     read_end(&read);
-    return plain_miss(cache, read, key, key_len);
+    if (size)
+        *size = 0;
+    return plain_miss(cache, read, key, key_len, COUNTER_copy_ok);
 }
 
 /* ---- visiting -------------------------------------------------------------------------------- */
@@ -124,7 +150,7 @@ static OUT_OF_LINE aside_status visit_locked(aside_cache *cache, const void *key
                                              aside_visit_fn *fn, void *ctx)
 {
     aside_value *value;
-    aside_status status = plain_read_locked(cache, key, key_len, &value);
+    aside_status status = plain_read_locked(cache, key, key_len, &value, COUNTER_visit_ok);
     if (status == ASIDE_OK)
         visit_counted(value, fn, ctx);
     return status;
@@ -149,22 +175,22 @@ static HOT_INLINE void visit_in_slot(const struct read *read, aside_visit_fn *fn
     store_release(&self->visiting[slot], NULL);
     self->visits = slot;
     if (unlikely(self->orphans))
-        cache_free_orphans(self);
+        host_free_orphans(self);
 }
 
 aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len, aside_visit_fn *fn,
                          void *ctx)
 {
     if (!cache_is(cache) || !cache_is_key(key, key_len) || !fn)
-        return ASIDE_E_INVALID;
+        return plain_refuse(cache, COUNTER_visit_ok);
     struct read read = {.self = thread_self()};
     if (unlikely(!read.self))
         return visit_locked(cache, key, key_len, fn, ctx);
     if (unlikely(!read_begin(cache, key, key_len, &read))) {
         read_end(&read);
-        return plain_miss(cache, read, key, key_len);
+        return plain_miss(cache, read, key, key_len, COUNTER_visit_ok);
     }
-    read_hit(cache, &read);
+    read_hit(cache, &read, COUNTER_visit_ok);
     if (likely(read.self->visits < THREAD_VISITS))
         visit_in_slot(&read, fn, ctx);
     else
@@ -174,17 +200,30 @@ aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len, as
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-/* False: not a ttl. */
+/* False: not a ttl. A cache that is disabled stores nothing. */
 static bool ttl_of(const aside_cache *cache, int64_t *ttl_ms)
 {
     if (*ttl_ms == ASIDE_DEFAULT_TTL)
         *ttl_ms = cache->default_ttl_ms;
-    return *ttl_ms >= 0;
+    bool is_ttl = *ttl_ms >= 0;
+    if (cache->disabled)
+        *ttl_ms = 0;
+    return is_ttl;
 }
 
-static bool is_write(const aside_cache *cache, const void *key, size_t key_len)
+/* Round every write, whatever it comes to. */
+static void begin_write(aside_cache *cache, struct host_call *call)
 {
-    return cache_is(cache) && cache_is_key(key, key_len);
+    host_enter(&cache->host, call);
+    cache_revive(cache);
+}
+
+static aside_status end_write(aside_cache *cache, const struct host_call *call, unsigned ok,
+                              aside_status status)
+{
+    cache_count(cache, call->self, counter_of(ok, status));
+    host_exit(call);
+    return status;
 }
 
 static void count_write(aside_cache *cache, aside_status status, enum counter counter)
@@ -195,12 +234,9 @@ static void count_write(aside_cache *cache, aside_status status, enum counter co
 
 static aside_status drop(aside_cache *cache, const void *key, size_t key_len, enum store_drop how)
 {
-    struct cache_call call;
-    cache_enter(cache, &call);
     aside_status status = store_drop(&cache->store, cache_hash(cache, key, key_len), key, key_len,
                                      how, cache_now(cache));
     count_write(cache, status, how == STORE_DELETE ? COUNTER_deletes : COUNTER_expires);
-    cache_exit(&call);
     return status;
 }
 
@@ -210,8 +246,6 @@ static aside_status put(aside_cache *cache, const void *key, size_t key_len, str
 {
     if (!entry)
         return ASIDE_E_NOMEM;
-    struct cache_call call;
-    cache_enter(cache, &call);
     int64_t now_ns = cache_now(cache);
     entry_set_times(entry, now_ns, clock_after_ms(now_ns, ttl_ms), 0);
     aside_status status =
@@ -219,9 +253,8 @@ static aside_status put(aside_cache *cache, const void *key, size_t key_len, str
     if (status != ASIDE_OK)
         entry_discard(entry);
     if (status < 0 && status != ASIDE_E_CLOSED)
-        cache_count(cache, call.self, COUNTER_store_refused);
+        cache_count(cache, thread_self(), COUNTER_store_refused);
     count_write(cache, status, COUNTER_sets);
-    cache_exit(&call);
     return status;
 }
 
@@ -244,7 +277,7 @@ static aside_status put_nothing(aside_cache *cache, const void *key, size_t key_
 static aside_status put_copy(aside_cache *cache, const void *key, size_t key_len, const void *data,
                              size_t size, int64_t ttl_ms, enum shard_put how)
 {
-    if (!is_write(cache, key, key_len) || (!data && size) || !ttl_of(cache, &ttl_ms))
+    if (!cache_is_key(key, key_len) || (!data && size) || !ttl_of(cache, &ttl_ms))
         return ASIDE_E_INVALID;
     if (ttl_ms == 0)
         return put_nothing(cache, key, key_len, how);
@@ -256,83 +289,125 @@ static aside_status put_copy(aside_cache *cache, const void *key, size_t key_len
         cache_count(cache, thread_self(), COUNTER_store_refused);
         return ASIDE_E_TOO_LARGE;
     }
-    struct entry *entry = entry_new(cache->home, key, key_len, size);
+    struct entry *entry = entry_new(cache->host.home, key, key_len, size);
     if (entry && size)
         memcpy(entry->bytes + entry_value_offset(entry), data, size);
     return put(cache, key, key_len, entry, how, ttl_ms);
 }
 
-aside_status aside_set(aside_cache *cache, const void *key, size_t key_len, const void *data,
-                       size_t size, int64_t ttl_ms)
+static aside_status put_value(aside_cache *cache, const void *key, size_t key_len,
+                              aside_value *value, int64_t ttl_ms)
 {
-    return put_copy(cache, key, key_len, data, size, ttl_ms, SHARD_SET);
-}
-
-aside_status aside_add(aside_cache *cache, const void *key, size_t key_len, const void *data,
-                       size_t size, int64_t ttl_ms)
-{
-    return put_copy(cache, key, key_len, data, size, ttl_ms, SHARD_ADD);
-}
-
-aside_status aside_set_value(aside_cache *cache, const void *key, size_t key_len,
-                             aside_value *value, int64_t ttl_ms)
-{
-    if (!is_write(cache, key, key_len) || !value || !ttl_of(cache, &ttl_ms))
+    if (!cache_is_key(key, key_len) || !value || !ttl_of(cache, &ttl_ms))
         return ASIDE_E_INVALID;
     if (ttl_ms == 0)
         return put_nothing(cache, key, key_len, SHARD_SET);
     if (!cache_is_open(cache))
         return ASIDE_E_CLOSED;
-    return put(cache, key, key_len, entry_new_wrapping(cache->home, key, key_len, value), SHARD_SET,
-               ttl_ms);
+    return put(cache, key, key_len, entry_new_wrapping(cache->host.home, key, key_len, value),
+               SHARD_SET, ttl_ms);
 }
 
-aside_status aside_delete(aside_cache *cache, const void *key, size_t key_len)
+static aside_status touch(aside_cache *cache, const void *key, size_t key_len, int64_t ttl_ms)
 {
-    return is_write(cache, key, key_len) ? drop(cache, key, key_len, STORE_DELETE)
-                                         : ASIDE_E_INVALID;
-}
-
-aside_status aside_expire(aside_cache *cache, const void *key, size_t key_len)
-{
-    return is_write(cache, key, key_len) ? drop(cache, key, key_len, STORE_EXPIRE)
-                                         : ASIDE_E_INVALID;
-}
-
-aside_status aside_touch(aside_cache *cache, const void *key, size_t key_len, int64_t ttl_ms)
-{
-    if (!is_write(cache, key, key_len) || !ttl_of(cache, &ttl_ms))
+    bool drops = ttl_ms == 0;
+    if (!cache_is_key(key, key_len) || !ttl_of(cache, &ttl_ms))
         return ASIDE_E_INVALID;
-    if (ttl_ms == 0)
+    if (drops)
         return drop(cache, key, key_len, STORE_DELETE);
-    struct cache_call call;
-    cache_enter(cache, &call);
     int64_t now_ns = cache_now(cache);
     aside_status status = store_touch(&cache->store, cache_hash(cache, key, key_len), key, key_len,
                                       now_ns, clock_after_ms(now_ns, ttl_ms));
     count_write(cache, status, COUNTER_touches);
-    cache_exit(&call);
     return status;
+}
+
+static aside_status clear(aside_cache *cache)
+{
+    if (!cache_is_open(cache))
+        return ASIDE_E_CLOSED;
+    cache_count(cache, thread_self(), COUNTER_clears);
+    store_clear(&cache->store, false, cache_now(cache));
+    if (reaper_exists(&cache->reaper))
+        reaper_wake(&cache->reaper, true);
+    else
+        store_dismantle(&cache->store);
+    return ASIDE_OK;
+}
+
+aside_status aside_set(aside_cache *cache, const void *key, size_t key_len, const void *data,
+                       size_t size, int64_t ttl_ms)
+{
+    struct host_call call;
+    if (!cache_is(cache))
+        return ASIDE_E_INVALID;
+    begin_write(cache, &call);
+    aside_status status = put_copy(cache, key, key_len, data, size, ttl_ms, SHARD_SET);
+    return end_write(cache, &call, COUNTER_set_ok, status);
+}
+
+aside_status aside_add(aside_cache *cache, const void *key, size_t key_len, const void *data,
+                       size_t size, int64_t ttl_ms)
+{
+    struct host_call call;
+    if (!cache_is(cache))
+        return ASIDE_E_INVALID;
+    begin_write(cache, &call);
+    aside_status status = put_copy(cache, key, key_len, data, size, ttl_ms, SHARD_ADD);
+    return end_write(cache, &call, COUNTER_add_ok, status);
+}
+
+aside_status aside_set_value(aside_cache *cache, const void *key, size_t key_len,
+                             aside_value *value, int64_t ttl_ms)
+{
+    struct host_call call;
+    if (!cache_is(cache))
+        return ASIDE_E_INVALID;
+    begin_write(cache, &call);
+    aside_status status = put_value(cache, key, key_len, value, ttl_ms);
+    return end_write(cache, &call, COUNTER_set_ok, status);
+}
+
+static aside_status drop_counted(aside_cache *cache, const void *key, size_t key_len,
+                                 enum store_drop how, unsigned ok)
+{
+    struct host_call call;
+    if (!cache_is(cache))
+        return ASIDE_E_INVALID;
+    begin_write(cache, &call);
+    aside_status status =
+        cache_is_key(key, key_len) ? drop(cache, key, key_len, how) : ASIDE_E_INVALID;
+    return end_write(cache, &call, ok, status);
+}
+
+aside_status aside_delete(aside_cache *cache, const void *key, size_t key_len)
+{
+    return drop_counted(cache, key, key_len, STORE_DELETE, COUNTER_delete_ok);
+}
+
+aside_status aside_expire(aside_cache *cache, const void *key, size_t key_len)
+{
+    return drop_counted(cache, key, key_len, STORE_EXPIRE, COUNTER_expire_ok);
+}
+
+aside_status aside_touch(aside_cache *cache, const void *key, size_t key_len, int64_t ttl_ms)
+{
+    struct host_call call;
+    if (!cache_is(cache))
+        return ASIDE_E_INVALID;
+    begin_write(cache, &call);
+    return end_write(cache, &call, COUNTER_touch_ok, touch(cache, key, key_len, ttl_ms));
 }
 
 /* ---- the whole cache ------------------------------------------------------------------------- */
 
 aside_status aside_clear(aside_cache *cache)
 {
+    struct host_call call;
     if (!cache_is(cache))
         return ASIDE_E_INVALID;
-    if (!cache_is_open(cache))
-        return ASIDE_E_CLOSED;
-    struct cache_call call;
-    cache_enter(cache, &call);
-    cache_count(cache, call.self, COUNTER_clears);
-    store_clear(&cache->store, false, cache_now(cache));
-    if (cache->reaper.exists)
-        reaper_wake(&cache->reaper, true);
-    else
-        store_dismantle(&cache->store);
-    cache_exit(&call);
-    return ASIDE_OK;
+    begin_write(cache, &call);
+    return end_write(cache, &call, COUNTER_clear_ok, clear(cache));
 }
 
 size_t aside_count(const aside_cache *cache)
@@ -348,10 +423,11 @@ aside_status aside_reap(aside_cache *cache, size_t budget, size_t *reaped)
         return ASIDE_E_INVALID;
     if (!cache_is_open(cache))
         return ASIDE_E_CLOSED;
-    struct cache_call call;
-    cache_enter(cache, &call);
+    struct host_call call;
+    host_enter(&cache->host, &call);
+    cache_revive(cache);
     size_t removed = store_reap(&cache->store, cache_now(cache), budget);
-    cache_exit(&call);
+    host_exit(&call);
     if (reaped)
         *reaped = removed;
     return ASIDE_OK;

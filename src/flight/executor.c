@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/fork.h"
 #include "base/native.h"
 
 #include <pthread.h>
@@ -14,6 +15,8 @@ struct worker {
     pthread_t thread;
     enum worker_phase phase;     /* guarded by lock */
     struct worker *next, **link; /* guarded by lock */
+    uint32_t generation;         /* immutable: of the process that made it */
+    bool starting;               /* counted as such by the executor; the worker's own */
     bool started;                /* the start hook has succeeded; the worker's own */
     void *context;               /* the worker's own */
 };
@@ -34,6 +37,7 @@ struct executor {
     size_t starting;          /* guarded by lock: made, but not yet at the queue */
     size_t leftovers;         /* guarded by lock */
     bool stopping;            /* guarded by lock */
+    struct worker *lost;      /* guarded by lock: of before a fork */
 };
 
 struct executor *executor_new(const struct mem *mem, const struct executor_options *options)
@@ -50,10 +54,20 @@ struct executor *executor_new(const struct mem *mem, const struct executor_optio
     return executor;
 }
 
+static void free_workers(struct executor *executor, struct worker *list)
+{
+    while (list) {
+        struct worker *next = list->next;
+        mem_free(&executor->mem, list);
+        list = next;
+    }
+}
+
 void executor_unref(struct executor *executor)
 {
     if (fetch_sub_acq_rel(&executor->refs, 1) != 1)
         return;
+    free_workers(executor, executor->lost);
     park_fini(&executor->work);
     park_fini(&executor->ends);
     lock_fini(&executor->lock);
@@ -118,12 +132,15 @@ bool executor_take_stuck(struct executor *executor, struct job *job)
 /* ---- a worker -------------------------------------------------------------------------------- */
 
 /* A job to do, or NULL when it is time to go home. */
-static struct job *next_job(struct executor *executor)
+static struct job *next_job(struct worker *worker)
 {
+    struct executor *executor = worker->executor;
     struct parker parker;
     struct job *job = NULL;
     parker_init(&parker, 0);
     lock_take(&executor->lock);
+    executor->starting -= worker->starting;
+    worker->starting = false;
     while (!(job = executor->first) && !executor->stopping) {
         executor->idle++;
         uint32_t ticket = park_ticket(&executor->work);
@@ -139,13 +156,12 @@ static struct job *next_job(struct executor *executor)
     return job;
 }
 
-/* A new worker comes to the queue. If it is of no use it takes the job it was made for, to refuse
- * it. */
-static struct job *arrive(struct executor *executor, bool useless)
+/* A new worker that is of no use takes the job it was made for, to refuse it. */
+static struct job *take_to_refuse(struct executor *executor)
 {
     lock_take(&executor->lock);
     executor->starting--;
-    struct job *job = useless ? executor->first : NULL;
+    struct job *job = executor->first;
     if (job)
         dequeue(executor, job);
     lock_release(&executor->lock);
@@ -176,10 +192,17 @@ static void announce(struct executor *executor) REQUIRES(executor->lock)
 static bool hire(struct executor *executor);
 static aside_status give_up(struct executor *executor, const struct job *own);
 
+static bool is_lost(const struct worker *worker)
+{
+    return worker->generation != fork_generation();
+}
+
 /* The last thing a worker does. One that goes early, because a fetch ends its thread or the start
  * hook failed, is joined by nobody, and whoever waits in the queue needs another. */
 static void worker_end(struct worker *worker, bool early)
 {
+    if (is_lost(worker))
+        return;
     struct executor *executor = worker->executor;
     const aside_worker *hooks = &executor->options.hooks;
     if (worker->started && hooks->stop)
@@ -216,8 +239,11 @@ static bool worker_start(struct worker *worker)
 {
     const aside_worker *hooks = &worker->executor->options.hooks;
     aside_status status = hooks->start ? hooks->start(hooks->ctx, &worker->context) : ASIDE_OK;
+    if (is_lost(worker))
+        return false;
     worker->started = status == ASIDE_OK;
-    struct job *job = arrive(worker->executor, !worker->started);
+    worker->starting = worker->started;
+    struct job *job = worker->started ? NULL : take_to_refuse(worker->executor);
     if (job)
         job->refuse(job, ASIDE_E_WORKER, status);
     return worker->started;
@@ -231,7 +257,7 @@ static void *worker_main(void *its_worker)
     pthread_cleanup_push(worker_unwinds, worker);
     if (worker_start(worker)) {
         struct job *job;
-        while ((job = next_job(worker->executor)))
+        while (!is_lost(worker) && (job = next_job(worker)))
             job->run(job, worker->context);
         worker_end(worker, false);
     } else {
@@ -248,6 +274,7 @@ static bool start_thread(struct executor *executor, struct worker *worker) REQUI
     if (executor->stopping)
         return false;
     worker->executor = executor;
+    worker->generation = fork_generation();
     worker->next = executor->workers;
     worker->link = &executor->workers;
     if (worker->next)
@@ -266,12 +293,15 @@ static bool hire(struct executor *executor)
 {
     struct worker *worker = mem_zalloc(&executor->mem, sizeof *worker);
     lock_take(&executor->lock);
+    struct worker *lost = executor->lost;
+    executor->lost = NULL;
     bool hired = worker && start_thread(executor, worker);
     if (!hired) {
         executor->threads--;
         executor->starting--;
     }
     lock_release(&executor->lock);
+    free_workers(executor, lost);
     if (!hired)
         mem_free(&executor->mem, worker);
     return hired;
@@ -360,6 +390,42 @@ void executor_gauge(struct executor *executor, size_t *queued, size_t *threads)
     *queued = executor->queued;
     *threads = executor->threads;
     lock_release(&executor->lock);
+}
+
+/* ---- a fork ---------------------------------------------------------------------------------- */
+
+struct lock *executor_lock(struct executor *executor)
+{
+    return &executor->lock;
+}
+
+static bool is_own(const struct worker *worker)
+{
+    return pthread_equal(worker->thread, pthread_self());
+}
+
+/* The one that forked is still in its main function: its memory stays. */
+static void lose_workers(struct executor *executor)
+{
+    struct worker *next;
+    for (struct worker *w = executor->workers; w; w = next) {
+        next = w->next;
+        w->next = executor->lost;
+        if (!is_own(w))
+            executor->lost = w;
+    }
+    executor->workers = NULL;
+}
+
+void executor_fork_child(struct executor *executor)
+{
+    park_init(&executor->work);
+    park_init(&executor->ends);
+    while (executor->first)
+        dequeue(executor, executor->first);
+    lose_workers(executor);
+    executor->threads = executor->idle = executor->starting = executor->leftovers = 0;
+    store_relaxed(&executor->refs, 1);
 }
 
 /* ---- stopping -------------------------------------------------------------------------------- */

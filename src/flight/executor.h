@@ -1,6 +1,10 @@
 /*
  * flight/executor -- a bounded pool of threads that run jobs, made when they are needed.
  *
+ * In the child of a fork there are none, and new ones are made. A worker that forks itself is none
+ * in the child: its thread ends as soon as the job returns, without the stop hook, since what the
+ * hook would end is the parent's as well.
+ *
  * Counted: the cache holds one reference and each worker one, so that a worker that could not be
  * waited for at close keeps what it stands on. The queue is first in, first out, and a job may be
  * taken back as long as nobody has begun it.
@@ -62,6 +66,10 @@ void executor_stop(struct executor *executor);
 void executor_join(struct executor *executor, int64_t deadline_ns);
 /* The clock has moved. */
 void executor_wake(struct executor *executor);
+
+/* In the child of a fork: its threads and its queue are gone. */
+struct lock *executor_lock(struct executor *executor);
+void executor_fork_child(struct executor *executor);
 
 void executor_gauge(struct executor *executor, size_t *queued, size_t *threads);
 

@@ -8,11 +8,22 @@
 
 #define MAGIC 0x41464c54 /* "AFLT" */
 
-void group_init(struct group *group, struct lock *lock, const struct mem *mem)
+void flight_bound_init(struct flight_bound *bound, size_t max, size_t groups)
+{
+    bound->max = max;
+    bound->kept = max / (8 * groups);
+    atomic_init(&bound->credits, max);
+}
+
+void group_init(struct group *group, struct lock *lock, const struct mem *mem,
+                struct flight_bound *bound)
 {
     group->lock = lock;
+    group->bound = bound && bound->max ? bound : NULL;
     group->flights = NULL;
     group->stamp = 0;
+    group->running = group->credits = 0;
+    group->closed = false;
     table_init(&group->current, mem);
 }
 
@@ -55,6 +66,7 @@ static void set_options(struct flight *flight, const struct flight_options *opti
 {
     flight->owner = options->owner;
     flight->owned_by = options->owned_by;
+    flight->generation = fork_generation();
     flight->executor = options->executor;
     flight->home = options->home;
     flight->clock = options->clock;
@@ -96,7 +108,8 @@ struct flight *flight_new(const struct flight_options *options, const struct fli
 static void free_flight(struct flight *flight)
 {
     struct mem mem = flight->home->mem;
-    const struct flight_owner *owner = flight->group ? flight->owner : NULL;
+    bool led = flight->group && !flight_is_lost(flight);
+    const struct flight_owner *owner = led ? flight->owner : NULL;
     void *owned_by = flight->owned_by;
     size_t charge = flight->charge;
     if (flight->arg_release)
@@ -113,11 +126,13 @@ void flight_discard(struct flight *flight)
     free_flight(flight);
 }
 
+/* Who finds only his own reference is alone: others come by the table, or by the fetch's. */
 void flight_unref(struct flight *flight)
 {
-    if (fetch_sub_acq_rel(&flight->refs, 1) != 1)
+    if (load_acquire(&flight->refs) != 1 && fetch_sub_acq_rel(&flight->refs, 1) != 1)
         return;
-    aside_value_unref(flight->value);
+    if (!flight_is_lost(flight))
+        aside_value_unref(flight->value);
     free_flight(flight);
 }
 
@@ -162,16 +177,56 @@ static struct flight *find(const struct group *group, const struct flight_key *k
     return node ? container_of(node, struct flight, node) : NULL;
 }
 
+static bool take_credit(struct flight_bound *bound)
+{
+    size_t left = load_relaxed(&bound->credits);
+    do {
+        if (left == 0)
+            return false;
+    } while (!compare_swap_relaxed(&bound->credits, &left, left - 1));
+    return true;
+}
+
+bool group_begin(struct group *group, struct flight *flight)
+{
+    if (group->credits)
+        group->credits--;
+    else if (group->bound && !take_credit(group->bound))
+        return false;
+    group->running++;
+    store_release(&flight->counted, true);
+    return true;
+}
+
+void group_end(struct group *group, struct flight *flight)
+{
+    if (!load_relaxed(&flight->counted))
+        return;
+    store_release(&flight->counted, false);
+    group->running--;
+    if (!group->bound)
+        return;
+    if (group->credits < group->bound->kept)
+        group->credits++;
+    else
+        fetch_add_relaxed(&group->bound->credits, 1);
+}
+
 bool group_lead(struct group *group, struct flight *flight)
 {
     if (!table_add(&group->current, &flight->node, flight->key, (uint32_t)flight->key_len,
                    flight->hash))
         return false;
-    flight->group = group;
     flight->current = true;
+    group_lead_alone(group, flight);
+    return true;
+}
+
+void group_lead_alone(struct group *group, struct flight *flight)
+{
+    flight->group = group;
     flight->stamp = group->stamp;
     enlist(group, flight);
-    return true;
 }
 
 /* A fetch that has been asked to stop goes on for a newcomer, if it has not heard of it yet. */
@@ -225,17 +280,19 @@ bool group_settle(struct flight *flight, aside_status verdict)
     delist(flight);
     flight->verdict = verdict;
     flight->shared = flight->waiters >= 2;
+    store_release(&flight->offered, true);
     store_release(&flight->settled, true);
     return true;
 }
 
-void group_fence(struct group *group, const struct flight_key *key)
+bool group_fence(struct group *group, const struct flight_key *key)
 {
     struct flight *flight = find(group, key);
     if (!flight)
-        return;
+        return false;
     flight->fenced = true;
     detach(flight);
+    return true;
 }
 
 void group_fence_all(struct group *group)
@@ -283,4 +340,13 @@ bool group_leave(struct flight *flight, bool is_leader)
         compare_swap(&flight->stop, &no, STOP_ASKED);
     }
     return true;
+}
+
+void group_fork_child(struct group *group)
+{
+    while (group->flights) {
+        detach(group->flights);
+        delist(group->flights);
+    }
+    group->running = group->credits = 0;
 }

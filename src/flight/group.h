@@ -19,10 +19,14 @@
  * (flight_wake), by one who holds a reference.
  *
  * References: the fetch's handles hold one together, each waiter one. At 0 the flight is freed.
+ *
+ * In the child of a fork the flights of before it are lost: they are in no table, nobody decides
+ * them, and those that other threads had a reference to stay allocated.
  */
 #ifndef ASIDE_FLIGHT_GROUP_H
 #define ASIDE_FLIGHT_GROUP_H
 
+#include "base/fork.h"
 #include "base/home.h"
 #include "base/lock.h"
 #include "base/park.h"
@@ -45,11 +49,25 @@ struct flight_owner {
     void (*release)(void *owned_by, size_t charge);
 };
 
+/*
+ * How many flights there may be in all groups of one owner. Groups take credits one by one, and keep
+ * a few of those that come back, so that flights of different keys write no line in common.
+ */
+struct flight_bound {
+    size_t max;  /* immutable; 0: no bound */
+    size_t kept; /* immutable: most that one group keeps */
+    _Atomic size_t credits;
+};
+
 struct group {
-    struct lock *lock;      /* the owner's; immutable */
-    struct table current;   /* by key; guarded by *lock */
-    struct flight *flights; /* every flight that is not settled; guarded by *lock */
-    uint64_t stamp;         /* moves when all keys are written at once; guarded by *lock */
+    struct lock *lock;          /* the owner's; immutable */
+    struct flight_bound *bound; /* immutable; NULL: none */
+    struct table current;       /* by key; guarded by *lock */
+    struct flight *flights;     /* every flight that is not settled; guarded by *lock */
+    uint64_t stamp;             /* moves when all keys are written at once; guarded by *lock */
+    size_t running;             /* flights under way or queued; guarded by *lock */
+    size_t credits;             /* for more of them; guarded by *lock */
+    bool closed;                /* nothing may be led or joined; guarded by *lock */
 };
 
 enum flight_stop { STOP_NO, STOP_ASKED, STOP_HEARD };
@@ -67,7 +85,7 @@ struct flight {
     uint32_t magic;
     /* immutable */
     const struct flight_owner *owner;
-    void *owned_by; /* the cache */
+    void *owned_by; /* the host */
     struct group *group;
     struct executor *executor; /* NULL: none */
     struct home *home;
@@ -76,7 +94,8 @@ struct flight {
     aside_fetch_fn *fetch;
     void *arg;
     void (*arg_release)(void *arg);
-    int64_t started_ns;  /* precise clock */
+    uint32_t generation; /* of the process */
+    int64_t started_ns;
     int64_t deadline_ns; /* past it the flight is too old; CLOCK_NEVER */
     bool stops;          /* stop_when_abandoned */
     size_t charge;
@@ -89,9 +108,11 @@ struct flight {
     uint32_t waiters;     /* callers attached, the leader included ... */
     bool leader_attached; /* ... as long as he has not left */
     uint64_t stamp;
-    bool on_worker; /* its fetch runs on one of the executor's threads ... */
-    bool leftover;  /* ... and nobody waits for that any more: counted by the executor */
+    bool on_worker;       /* its fetch runs on one of the executor's threads ... */
+    bool leftover;        /* ... and nobody waits for that any more: counted by the executor */
+    _Atomic bool counted; /* in group->running; read without the lock */
     /* settled under the lock, read without */
+    _Atomic bool offered; /* its job is in the executor's queue by now, or will never be */
     _Atomic bool settled;
     aside_status verdict; /* these two before settled, never after */
     bool shared;
@@ -104,18 +125,21 @@ struct flight {
     /* the fetch's own */
     void *worker;
     bool ran;
-    int64_t began_ns; /* precise clock: when the fetch left the queue */
+    bool decides_at_leaders; /* in the call that led it, and by nobody else */
+    int64_t began_ns;        /* precise clock: when the fetch left the queue */
     struct flight_answer answer;
     /* set by publish, before settled */
-    aside_value *value;   /* the flight's reference */
-    _Atomic bool counted; /* as one of the owner's flights under way */
-    bool answered;        /* the verdict is the answer */
+    aside_value *value; /* the flight's reference */
+    bool answered;      /* the verdict is the answer */
     bool stored;
     _Atomic bool ended;   /* the fetch has decided, and all that is above is set */
     bool overtaken;       /* it was fenced, or superseded, or the cache closed */
     int64_t published_ns; /* coarse clock */
     int64_t fresh_until_ns;
     struct job job;
+    /* guarded by GRAPH */
+    const struct flight *blocked_on;    /* what the thread that runs the fetch waits for ... */
+    bool awaits_end;                    /* ... until its fetch has ended, whatever its verdict */
     _Alignas(16) unsigned char bytes[]; /* arg, then key */
 };
 
@@ -135,7 +159,10 @@ struct flight_options {
     int64_t max_age_ms;
 };
 
-void group_init(struct group *group, struct lock *lock, const struct mem *mem);
+/* groups: how many share the bound. */
+void flight_bound_init(struct flight_bound *bound, size_t max, size_t groups);
+void group_init(struct group *group, struct lock *lock, const struct mem *mem,
+                struct flight_bound *bound);
 void group_fini(struct group *group);
 
 /* ---- a flight -------------------------------------------------------------------------------- */
@@ -154,13 +181,24 @@ void flight_unref(struct flight *flight);
 void flight_discard(struct flight *flight);
 /* After settling, and after the lock is released. */
 void flight_wake(struct flight *flight);
+/* The same by who has decided it: a leader who was alone is awake. */
+static inline void flight_wake_others(struct flight *flight)
+{
+    if (!flight->decides_at_leaders || flight->shared)
+        flight_wake(flight);
+}
+/* It was made before this process was forked. */
+static inline bool flight_is_lost(const struct flight *flight)
+{
+    return flight->generation != fork_generation();
+}
+
 static inline bool flight_is_settled(const struct flight *flight)
 {
     return load_acquire(&flight->settled);
 }
 
-/* ---- transitions; the lock is held
- * ------------------------------------------------------------- */
+/* ---- transitions; the lock is held ---------------------------------------------------------- */
 
 /*
  * The key's current flight, joined: one more waiter, and a reference for him. NULL: there is none;
@@ -171,12 +209,18 @@ static inline bool flight_is_settled(const struct flight *flight)
  */
 struct flight *group_join(struct group *group, const struct flight_key *key, int64_t now_ns,
                           size_t max_waiters, bool *full, struct flight **old);
+/* Counts a flight that is to be led; false if there are as many as there may be. */
+bool group_begin(struct group *group, struct flight *flight);
+/* Its fetch has ended, or it is not led after all. Idempotent. */
+void group_end(struct group *group, struct flight *flight);
 /* Makes a flight the key's current one, after group_join() found none. False: no memory. */
 bool group_lead(struct group *group, struct flight *flight);
-/* The verdict; false if there is one already. */
+/* The same, but nobody will join it. */
+void group_lead_alone(struct group *group, struct flight *flight);
+/* The verdict; false if there is one already. Then it is offered as well. */
 bool group_settle(struct flight *flight, aside_status verdict);
-/* A write of the key: its flight, if there is one, is fenced and detached. */
-void group_fence(struct group *group, const struct flight_key *key);
+/* A write of the key: its flight, if there is one, is fenced and detached. True if there was. */
+bool group_fence(struct group *group, const struct flight_key *key);
 /* A write of all keys, in O(1): the flights notice by their stamps. */
 void group_fence_all(struct group *group);
 /* True if a result of the flight may be stored. */
@@ -188,5 +232,7 @@ bool group_begin_on_worker(struct flight *flight);
 void group_end_on_worker(struct flight *flight);
 /* One caller leaves; false if the flight is settled by then, and its verdict is his. */
 bool group_leave(struct flight *flight, bool is_leader);
+/* In the child of a fork. */
+void group_fork_child(struct group *group);
 
 #endif

@@ -56,10 +56,18 @@ void run_pop(struct thread_record *self, const struct thread_fetch *frame)
         self->fetches = frame->outer;
 }
 
-static bool decide(struct flight *flight, aside_status status)
+static bool claim(struct flight *flight)
 {
     uint32_t open = 0;
-    if (!compare_swap(&flight->decided, &open, 1))
+    if (!flight->decides_at_leaders)
+        return compare_swap(&flight->decided, &open, 1);
+    store_relaxed(&flight->decided, 1);
+    return true;
+}
+
+static bool decide(struct flight *flight, aside_status status)
+{
+    if (flight_is_lost(flight) || !claim(flight))
         return false;
     struct thread_record *self = thread_self();
     struct thread_fetch frame;
@@ -70,17 +78,23 @@ static bool decide(struct flight *flight, aside_status status)
     return true;
 }
 
+/* A lost flight is freed by the call that led it or not at all: its host may be gone by now. */
 static void drop_handle(struct flight *flight)
 {
-    if (fetch_sub_acq_rel(&flight->handles, 1) != 1)
+    if (load_acquire(&flight->handles) != 1 && fetch_sub_acq_rel(&flight->handles, 1) != 1)
         return;
+    if (flight_is_lost(flight)) {
+        fetch_sub_acq_rel(&flight->refs, 1);
+        return;
+    }
     (void)decide(flight, ASIDE_E_ABANDONED);
     flight_unref(flight);
 }
 
 void flight_refuse(struct flight *flight, aside_status status, int code)
 {
-    flight->answer.code = code;
+    if (!flight_is_lost(flight))
+        flight->answer.code = code;
     (void)decide(flight, status);
     drop_handle(flight);
 }
@@ -94,12 +108,15 @@ struct run {
     bool leader;
 };
 
-/* The callback is over, one way or the other. */
+/* The callback is over, one way or the other. What it said in the child of a fork is discarded, but
+ * not what somebody else was completing when it forked. */
 static void finish(struct run *run)
 {
     struct flight *flight = run->flight;
     run_pop(run->self, &run->frame);
-    if (!flight->on_worker)
+    if (flight_is_lost(flight) && !load_acquire(&flight->decided))
+        drop_answer(&flight->answer);
+    if (!flight->on_worker || flight_is_lost(flight))
         return;
     lock_take(flight->group->lock);
     group_end_on_worker(flight);
@@ -140,7 +157,12 @@ bool flight_run(struct flight *flight, struct thread_record *self, void *worker,
     run_push(self, &run.frame, flight, worker);
     aside_status status = call_fetch(&run, cancel_state);
     finish(&run);
+    /* Who gave no handle away has nobody to race with. */
+    flight->decides_at_leaders = leader && status != ASIDE_PENDING &&
+                                 load_acquire(&flight->handles) == 1 &&
+                                 !load_relaxed(&flight->decided);
     bool decided = status != ASIDE_PENDING && decide(flight, status);
+    flight->decides_at_leaders = false;
     drop_handle(flight);
     return decided;
 }
@@ -204,7 +226,7 @@ void aside_job_run(aside_job *job, void *worker)
     flight->began_ns = clock_precise(flight->clock);
     if (!self)
         flight_refuse(flight, ASIDE_E_NOMEM, 0);
-    else if (flight_is_settled(flight))
+    else if (flight_is_settled(flight) || flight_is_lost(flight))
         flight_refuse(flight, flight->verdict, 0);
     else
         (void)flight_run(flight, self, worker, before, false);
@@ -220,11 +242,14 @@ void aside_job_drop(aside_job *job)
 
 /* ---- what a fetch calls ---------------------------------------------------------------------- */
 
-/* A fetch that may still say something. */
-static struct flight *undecided(const aside_fetch *fetch)
+/* ASIDE_OK if the fetch may still say something. */
+static aside_status may_say(const struct flight *flight)
 {
-    struct flight *flight = flight_of(fetch);
-    return flight && !load_acquire(&flight->decided) ? flight : NULL;
+    if (!flight)
+        return ASIDE_E_INVALID;
+    if (flight_is_lost(flight))
+        return ASIDE_E_FORKED;
+    return load_acquire(&flight->decided) ? ASIDE_E_INVALID : ASIDE_OK;
 }
 
 const void *aside_fetch_key(const aside_fetch *fetch, size_t *key_len)
@@ -242,30 +267,41 @@ void *aside_fetch_worker(const aside_fetch *fetch)
     return flight ? flight->worker : NULL;
 }
 
+static bool is_too_old(const struct flight *flight)
+{
+    return flight->deadline_ns != CLOCK_NEVER &&
+           clock_precise(flight->clock) >= flight->deadline_ns;
+}
+
 int aside_fetch_stopping(aside_fetch *fetch)
 {
     struct flight *flight = flight_of(fetch);
     if (!flight)
         return 0;
     uint32_t asked = STOP_ASKED;
-    return compare_swap(&flight->stop, &asked, STOP_HEARD) || asked == STOP_HEARD ||
-           flight_is_settled(flight);
+    return flight_is_lost(flight) || compare_swap(&flight->stop, &asked, STOP_HEARD) ||
+           asked == STOP_HEARD || flight_is_settled(flight) || is_too_old(flight);
 }
 
 aside_status aside_fetch_set_ttl(aside_fetch *fetch, int64_t ttl_ms)
 {
-    struct flight *flight = undecided(fetch);
-    if (!flight || (ttl_ms < 0 && ttl_ms != ASIDE_NO_STORE))
+    struct flight *flight = flight_of(fetch);
+    aside_status status = may_say(flight);
+    if (ttl_ms < 0 && ttl_ms != ASIDE_NO_STORE)
         return ASIDE_E_INVALID;
-    flight->answer.ttl_ms = ttl_ms;
-    return ASIDE_OK;
+    if (status == ASIDE_OK)
+        flight->answer.ttl_ms = ttl_ms;
+    return status;
 }
 
 aside_status aside_fetch_buffer(aside_fetch *fetch, size_t size, void **to)
 {
-    struct flight *flight = undecided(fetch);
-    if (!flight || !to)
-        return ASIDE_E_INVALID;
+    struct flight *flight = flight_of(fetch);
+    if (to)
+        *to = NULL;
+    aside_status status = to ? may_say(flight) : ASIDE_E_INVALID;
+    if (status != ASIDE_OK)
+        return status;
     if (size > ENTRY_MAX_VALUE)
         return ASIDE_E_TOO_LARGE;
     struct entry *entry = entry_new(flight->home, flight->key, flight->key_len, size);
@@ -290,9 +326,12 @@ aside_status aside_fetch_copy(aside_fetch *fetch, const void *data, size_t size)
 
 aside_status aside_fetch_give(aside_fetch *fetch, aside_value *value)
 {
-    struct flight *flight = undecided(fetch);
-    if (!flight || !value)
-        return ASIDE_E_INVALID;
+    struct flight *flight = flight_of(fetch);
+    aside_status status = value ? may_say(flight) : ASIDE_E_INVALID;
+    if (status == ASIDE_E_FORKED)
+        aside_value_unref(value);
+    if (status != ASIDE_OK)
+        return status;
     drop_answer(&flight->answer);
     flight->answer.given = value;
     return ASIDE_OK;
@@ -300,14 +339,16 @@ aside_status aside_fetch_give(aside_fetch *fetch, aside_value *value)
 
 aside_status aside_fetch_not_found(aside_fetch *fetch)
 {
-    return undecided(fetch) ? ASIDE_NOT_FOUND : ASIDE_E_INVALID;
+    aside_status status = may_say(flight_of(fetch));
+    return status == ASIDE_OK ? ASIDE_NOT_FOUND : status;
 }
 
 aside_status aside_fetch_fail(aside_fetch *fetch, int code)
 {
-    struct flight *flight = undecided(fetch);
-    if (!flight)
-        return ASIDE_E_INVALID;
+    struct flight *flight = flight_of(fetch);
+    aside_status status = may_say(flight);
+    if (status != ASIDE_OK)
+        return status;
     flight->answer.code = code;
     return ASIDE_E_FETCH;
 }
@@ -317,6 +358,8 @@ aside_status aside_fetch_complete(aside_fetch *fetch, aside_status status)
     struct flight *flight = flight_of(fetch);
     if (!flight || status == ASIDE_PENDING)
         return ASIDE_E_INVALID;
+    if (flight_is_lost(flight))
+        return ASIDE_E_FORKED;
     int before;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
     bool first = decide(flight, status);

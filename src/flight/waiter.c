@@ -26,8 +26,18 @@ void waiter_cancel(struct waiter *waiter)
         park_wake_bit(waiter->park, waiter->parker.bit);
 }
 
+void waiter_nudge(struct waiter *waiter)
+{
+    park_wake_bit(waiter->park, waiter->parker.bit);
+}
+
+static bool is_past(const aside_clock *clock, int64_t deadline_ns)
+{
+    return deadline_ns != CLOCK_NEVER && clock_precise(clock) >= deadline_ns;
+}
+
 enum waiter_end waiter_wait(struct waiter *waiter, const _Atomic bool *settled,
-                            const aside_clock *clock, int64_t deadline_ns)
+                            const struct waiter_until *until)
 {
     for (;;) {
         uint32_t ticket = park_ticket(waiter->park);
@@ -35,8 +45,17 @@ enum waiter_end waiter_wait(struct waiter *waiter, const _Atomic bool *settled,
             return WAITER_SETTLED;
         if (load_acquire(&waiter->state) == WAITER_CANCELLED)
             return WAITER_LEAVES_CANCELLED;
-        if (deadline_ns != CLOCK_NEVER && clock_precise(clock) >= deadline_ns)
+        if (is_past(until->clock, until->deadline_ns))
             return WAITER_LEAVES_LATE;
-        park_wait(waiter->park, &waiter->parker, ticket, clock_alarm(clock, deadline_ns));
+        int64_t alarm_ns = clock_alarm(until->clock, until->deadline_ns);
+        if (until->token_deadline_ns) {
+            int64_t deadline_ns = load_acquire(until->token_deadline_ns);
+            if (is_past(until->token_clock, deadline_ns))
+                return WAITER_LEAVES_WITH_TOKEN;
+            if (deadline_ns < alarm_ns)
+                alarm_ns = clock_alarm(until->token_clock, deadline_ns) < alarm_ns ? deadline_ns
+                                                                                   : alarm_ns;
+        }
+        park_wait(waiter->park, &waiter->parker, ticket, alarm_ns);
     }
 }

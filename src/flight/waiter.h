@@ -25,14 +25,29 @@ struct waiter {
     struct waiter *next, **link; /* guarded by the token's lock */
 };
 
-enum waiter_end { WAITER_SETTLED, WAITER_LEAVES_CANCELLED, WAITER_LEAVES_LATE };
+enum waiter_end {
+    WAITER_SETTLED,
+    WAITER_LEAVES_CANCELLED,
+    WAITER_LEAVES_LATE,
+    WAITER_LEAVES_WITH_TOKEN /* whose deadline is past */
+};
+
+struct waiter_until {
+    const aside_clock *clock;
+    int64_t deadline_ns; /* of clock; CLOCK_NEVER */
+    /* the token's, which may come nearer meanwhile; NULL: there is none */
+    const aside_clock *token_clock;
+    const _Atomic int64_t *token_deadline_ns;
+};
 
 void waiter_init(struct waiter *waiter, struct park *park, uint32_t number);
 void waiter_fini(struct waiter *waiter);
 /* By whoever holds the token's lock. */
 void waiter_cancel(struct waiter *waiter);
-/* Until settled, cancelled, or deadline_ns of the cache's clock. */
+/* Wakes it to look again, by whoever holds the token's lock. */
+void waiter_nudge(struct waiter *waiter);
+/* Until settled or cancelled, or until one of the deadlines. */
 enum waiter_end waiter_wait(struct waiter *waiter, const _Atomic bool *settled,
-                            const aside_clock *clock, int64_t deadline_ns);
+                            const struct waiter_until *until);
 
 #endif

@@ -54,6 +54,13 @@ void budget_refund_lasting(struct budget *budget, size_t bytes)
     budget_refund(budget, bytes, 0);
 }
 
+void budget_recount(struct budget *budget, size_t bytes, size_t lasting, size_t entries)
+{
+    store_relaxed(&budget->bytes, bytes + lasting);
+    store_relaxed(&budget->lasting, lasting);
+    store_relaxed(&budget->entries, entries);
+}
+
 static bool fits(size_t used, size_t max, size_t more)
 {
     return more <= max && used <= max - more;

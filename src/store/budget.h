@@ -39,6 +39,9 @@ void budget_refund(struct budget *budget, size_t bytes, size_t entries);
 bool budget_reserve_lasting(struct budget *budget, size_t bytes);
 void budget_refund_lasting(struct budget *budget, size_t bytes);
 
+/* Says anew what is used. Nobody else does anything with the budget. */
+void budget_recount(struct budget *budget, size_t bytes, size_t lasting, size_t entries);
+
 /* It would fit now; and it might fit if every entry were evicted. */
 bool budget_has(const struct budget *budget, const struct budget_room *room);
 bool budget_could_have(const struct budget *budget, size_t bytes);

@@ -164,6 +164,8 @@ static struct lone_value *lone_value_new(size_t extra, size_t size)
 
 aside_status aside_value_copy(const void *data, size_t size, aside_value **value)
 {
+    if (value)
+        *value = NULL;
     if (!value || (!data && size))
         return ASIDE_E_INVALID;
     struct lone_value *copy = lone_value_new(size, size);
@@ -179,6 +181,8 @@ aside_status aside_value_copy(const void *data, size_t size, aside_value **value
 aside_status aside_value_wrap(void *ptr, size_t size, void (*free_fn)(void *ptr, void *ctx),
                               void *ctx, aside_value **value)
 {
+    if (value)
+        *value = NULL;
     if (!value || (!ptr && size))
         return ASIDE_E_INVALID;
     struct lone_value *wrapped = lone_value_new(0, size);

@@ -79,16 +79,6 @@ size_t index_array_charge(const struct index_array *array)
     return array->bytes + array->slab_bytes;
 }
 
-void index_array_free(struct index_array *array)
-{
-    struct index_slab *next;
-    for (struct index_slab *slab = array->slabs; slab; slab = next) {
-        next = slab->next;
-        mem_free(array->mem, slab->block);
-    }
-    mem_free(array->mem, array->block);
-}
-
 static struct index_array *array_of(const struct index *index)
 {
     return load_relaxed(&index->array);
@@ -97,6 +87,24 @@ static struct index_array *array_of(const struct index *index)
 static struct index_array *next_of(const struct index_array *array)
 {
     return load_relaxed(&array->next);
+}
+
+size_t index_charge(const struct index *index)
+{
+    size_t charge = 0;
+    for (const struct index_array *a = array_of(index); a; a = next_of(a))
+        charge += index_array_charge(a);
+    return charge;
+}
+
+void index_array_free(struct index_array *array)
+{
+    struct index_slab *next;
+    for (struct index_slab *slab = array->slabs; slab; slab = next) {
+        next = slab->next;
+        mem_free(array->mem, slab->block);
+    }
+    mem_free(array->mem, array->block);
 }
 
 size_t index_slab_bytes(void)

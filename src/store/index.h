@@ -149,6 +149,9 @@ void index_array_free(
 /* Bytes of an array with its slabs, as the budget counts them. */
 size_t index_array_charge(const struct index_array *array);
 
+/* The same of all arrays that readers may be in. */
+size_t index_charge(const struct index *index);
+
 /* Publishes the empty array and returns what was there (and, by ->next, what it was growing into);
  * NULL if there was nothing. */
 struct index_array *index_empty(struct index *index);

@@ -11,13 +11,13 @@
 #define SWEEP_BUCKETS 64
 
 void shard_init(struct shard *shard, const struct mem *mem, const struct hash_seed *seed,
-                struct budget *budget, size_t limbo_max, int64_t now_ns)
+                struct budget *budget, struct flight_bound *bound, size_t limbo_max, int64_t now_ns)
 {
     index_init(&shard->index, mem, seed, budget);
     lock_init(&shard->lock, RANK_SHARD);
     wheel_init(&shard->wheel, now_ns);
     limbo_init(&shard->limbo);
-    group_init(&shard->group, &shard->lock, mem);
+    group_init(&shard->group, &shard->lock, mem, bound);
     shard->budget = budget;
     shard->limbo_max = limbo_max;
 }
@@ -94,7 +94,7 @@ static enum shard_end overwrite(struct shard *shard, uint64_t hash, _Atomic uint
 enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry,
                          enum shard_put how, int64_t now_ns)
 {
-    if (shard->closed)
+    if (shard->group.closed)
         return SHARD_CLOSED;
     if (shard->limbo.bytes > shard->limbo_max)
         return SHARD_LIMBO_FULL;
@@ -119,7 +119,7 @@ struct entry *shard_find(struct shard *shard, uint64_t hash, const void *key, si
 enum shard_end shard_delete(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
                             int64_t now_ns)
 {
-    if (shard->closed)
+    if (shard->group.closed)
         return SHARD_CLOSED;
     _Atomic uint64_t *word = index_locate(&shard->index, hash, key, key_len);
     if (!word)
@@ -133,7 +133,7 @@ static enum shard_end set_times(struct shard *shard, uint64_t hash, const void *
                                 int64_t now_ns, int64_t fresh_until_ns, int64_t serve_until_ns)
     REQUIRES(shard->lock)
 {
-    if (shard->closed)
+    if (shard->group.closed)
         return SHARD_CLOSED;
     struct entry *entry = shard_find(shard, hash, key, key_len);
     if (!entry || !entry_fresh(entry, now_ns))
@@ -274,6 +274,31 @@ static size_t drop_unnamed(struct shard *shard, struct entry **entries, unsigned
     return bytes;
 }
 
+static void put_back(struct shard *shard, struct index_array *array) REQUIRES(shard->lock)
+{
+    array->doomed_next = shard->doomed;
+    shard->doomed = array;
+}
+
+/* What somebody is taking apart stays known, for the child of a fork in which he is not. */
+static void take_in_hand(struct shard *shard, struct index_array *array) REQUIRES(shard->lock)
+{
+    array->doomed_next = shard->in_hand;
+    shard->in_hand = array;
+}
+
+/* False: the process has forked meanwhile, and the array is among the doomed again. */
+static bool lay_down(struct shard *shard, const struct index_array *array) REQUIRES(shard->lock)
+{
+    struct index_array **link = &shard->in_hand;
+    while (*link && *link != array)
+        link = &(*link)->doomed_next;
+    if (!*link)
+        return false;
+    *link = array->doomed_next;
+    return true;
+}
+
 unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more)
 {
     struct entry *entries[SHARD_SLICE];
@@ -283,6 +308,8 @@ unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more)
         epoch_advance();
     }
     struct index_array *array = take_ripe(shard);
+    if (array)
+        take_in_hand(shard, array);
     *more = array != NULL;
     lock_release(&shard->lock);
     if (!array)
@@ -295,15 +322,24 @@ unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more)
     if (empty)
         bytes += index_array_charge(array);
     lock_take(&shard->lock);
+    bool mine = lay_down(shard, array);
     shard->doomed_bytes -= bytes;
-    if (!empty) {
-        array->doomed_next = shard->doomed;
-        shard->doomed = array;
-    }
+    if (mine && !empty)
+        put_back(shard, array);
     lock_release(&shard->lock);
-    if (empty)
+    if (mine && empty)
         index_array_free(array);
     return count;
+}
+
+void shard_fork_child(struct shard *shard)
+{
+    shard->array_coming = false;
+    while (shard->in_hand) {
+        struct index_array *array = shard->in_hand;
+        shard->in_hand = array->doomed_next;
+        put_back(shard, array);
+    }
 }
 
 /* ---- housekeeping ---------------------------------------------------------------------------- */
@@ -325,7 +361,7 @@ void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris
     debris->count = limbo_take(&shard->limbo, debris->entries, share);
     lock_touch(debris->count);
     *growth = shard->index.count > 0 && index_wants_array(&shard->index) && !shard->array_coming &&
-              !shard->closed;
+              !shard->group.closed;
 }
 
 void shard_drop(struct shard_debris *debris)
@@ -346,8 +382,8 @@ enum shard_end shard_grow(struct shard *shard, bool last_try, size_t *room)
 {
     lock_take(&shard->lock);
     bool urgent = index_is_stuck(&shard->index);
-    bool wanted =
-        !shard->closed && (urgent || (index_wants_array(&shard->index) && !shard->array_coming));
+    bool wanted = !shard->group.closed &&
+                  (urgent || (index_wants_array(&shard->index) && !shard->array_coming));
     size_t buckets = index_next_size(&shard->index);
     if (wanted && !urgent)
         shard->array_coming = true;
@@ -360,7 +396,7 @@ enum shard_end shard_grow(struct shard *shard, bool last_try, size_t *room)
     lock_take(&shard->lock);
     if (!urgent)
         shard->array_coming = false;
-    bool used = array && !shard->closed && index_grow(&shard->index, array);
+    bool used = array && !shard->group.closed && index_grow(&shard->index, array);
     if (!array && last_try && !urgent)
         index_grow_later(&shard->index);
     lock_release(&shard->lock);

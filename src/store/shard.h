@@ -29,7 +29,6 @@
 struct shard {
     struct index index; /* its array is read without the lock; the rest guarded */
     _Alignas(CACHE_LINE) struct lock lock;
-    bool closed;                /* guarded by lock */
     bool array_coming;          /* guarded by lock: somebody is making a larger array */
     size_t hand;                /* guarded by lock: bucket at which the sweep for victims goes on */
     size_t limbo_max;           /* immutable: bytes in limbo above which writes are refused */
@@ -38,8 +37,9 @@ struct shard {
     struct budget_room lacking; /* guarded by lock: what the last shard_put() had no room for */
     size_t bytes;               /* guarded by lock: what the linked entries count for */
     struct index_array *doomed; /* guarded by lock */
-    size_t doomed_bytes;        /* guarded by lock */
-    struct group group;         /* guarded by lock */
+    struct index_array *in_hand; /* guarded by lock: of the doomed, that somebody is taking apart */
+    size_t doomed_bytes;         /* guarded by lock */
+    struct group group;          /* guarded by lock */
     struct budget *budget;
 };
 
@@ -64,7 +64,8 @@ enum shard_end {
 enum shard_put { SHARD_SET, SHARD_ADD };
 
 void shard_init(struct shard *shard, const struct mem *mem, const struct hash_seed *seed,
-                struct budget *budget, size_t limbo_max, int64_t now_ns);
+                struct budget *budget, struct flight_bound *bound, size_t limbo_max,
+                int64_t now_ns);
 /* Of a closed shard that nobody uses any more: all that waits in limbo is dropped now. */
 void shard_fini(struct shard *shard);
 
@@ -110,6 +111,9 @@ void shard_drop(struct shard_debris *debris);
 enum shard_end shard_grow(struct shard *shard, bool last_try, size_t *room);
 /* Takes a slice of at most max entries out of what is doomed; how many. *more: go on. */
 unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more);
+
+/* In the child of a fork: what others were in the middle of is open again. */
+void shard_fork_child(struct shard *shard);
 
 bool shard_check(struct shard *shard, FILE *why);
 

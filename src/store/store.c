@@ -11,7 +11,7 @@
 
 /* ---- making ---------------------------------------------------------------------------------- */
 
-static size_t shards_for(size_t max_bytes, size_t max_entries)
+size_t store_shards(size_t max_bytes, size_t max_entries)
 {
     size_t shards = 1;
     while (shards < MOST_SHARDS && (!max_bytes || 2 * shards * SHARD_BYTES <= max_bytes) &&
@@ -29,9 +29,9 @@ static size_t limbo_for(size_t max_bytes, size_t shards)
 }
 
 bool store_init(struct store *store, struct home *home, const struct hash_seed *seed,
-                size_t max_bytes, size_t max_entries, int64_t now_ns)
+                struct flight_bound *bound, size_t max_bytes, size_t max_entries, int64_t now_ns)
 {
-    size_t shards = shards_for(max_bytes, max_entries);
+    size_t shards = store_shards(max_bytes, max_entries);
     store->shards =
         mem_zalloc_lines(&home->mem, shards * sizeof(struct shard), &store->shards_block);
     if (!store->shards)
@@ -42,7 +42,7 @@ bool store_init(struct store *store, struct home *home, const struct hash_seed *
     store->home = home;
     budget_init(&store->budget, max_bytes, max_entries);
     for (size_t i = 0; i < shards; i++)
-        shard_init(&store->shards[i], &home->mem, &store->seed, &store->budget,
+        shard_init(&store->shards[i], &home->mem, &store->seed, &store->budget, bound,
                    limbo_for(max_bytes, shards), now_ns);
     return true;
 }
@@ -254,6 +254,7 @@ static void settle(struct store *store, struct flight *flight, bool stored, bool
 {
     flight->stored = stored;
     flight->overtaken = flight->overtaken || !group_may_store(flight);
+    group_end(flight->group, flight);
     count_outcome(store, flight, refused && !flight->overtaken);
     if (!stored && flight->answer.entry)
         entry_pin(flight->answer.entry);
@@ -285,7 +286,7 @@ bool store_publish(struct store *store, struct flight *flight, struct entry *ent
             settle(store, flight, fits && end == SHARD_OK, entry && end != SHARD_OK);
         unlock(shard, &after);
         if (!retry)
-            flight_wake(flight);
+            flight_wake_others(flight);
         tidy(store, shard, &after);
         if (!retry)
             break;
@@ -406,7 +407,7 @@ void store_clear(struct store *store, bool closing, int64_t now_ns)
         lock_take(&shard->lock);
         shard_clear(shard, now_ns);
         if (closing)
-            shard->closed = true;
+            shard->group.closed = true;
         lock_release(&shard->lock);
     }
 }
@@ -415,6 +416,19 @@ void store_dismantle(struct store *store)
 {
     for (size_t i = 0; i <= store->shard_mask; i++)
         free_waiting(store, &store->shards[i]);
+}
+
+void store_fork_child(struct store *store)
+{
+    size_t bytes = 0, lasting = 0, entries = 0;
+    for (size_t i = 0; i <= store->shard_mask; i++) {
+        struct shard *shard = &store->shards[i];
+        shard_fork_child(shard);
+        bytes += shard->bytes;
+        lasting += index_charge(&shard->index);
+        entries += shard->index.count;
+    }
+    budget_recount(&store->budget, bytes, lasting, entries);
 }
 
 void store_gauge(struct store *store, size_t *limbo_bytes, size_t *visited_bytes)

@@ -27,9 +27,11 @@ struct store {
     _Atomic uint32_t next_reaped; /* and that for what is over */
 };
 
-/* False: no memory. */
+/* How many shards a cache of such bounds has. */
+size_t store_shards(size_t max_bytes, size_t max_entries);
+/* bound: of the flights. False: no memory. */
 bool store_init(struct store *store, struct home *home, const struct hash_seed *seed,
-                size_t max_bytes, size_t max_entries, int64_t now_ns);
+                struct flight_bound *bound, size_t max_bytes, size_t max_entries, int64_t now_ns);
 void store_fini(struct store *store);
 
 #define STORE_SHARD_SHIFT 32
@@ -66,6 +68,9 @@ size_t store_reap(struct store *store, int64_t now_ns, size_t budget);
 void store_clear(struct store *store, bool closing, int64_t now_ns);
 /* Dismantles what clear left, as far as readers allow. */
 void store_dismantle(struct store *store);
+
+/* In the child of a fork: what others had reserved is free again. */
+void store_fork_child(struct store *store);
 
 void store_gauge(struct store *store, size_t *limbo_bytes, size_t *visited_bytes);
 bool store_check(struct store *store, FILE *why);

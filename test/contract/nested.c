@@ -173,32 +173,6 @@ static aside_status asks_the_other(aside_fetch *fetch, void *arg)
     return aside_fetch_copy(fetch, key, size);
 }
 
-/* A waits for B while B waits for A: nobody waits longer than a flight may last. */
-TEST(a_ring_over_two_threads_ends_by_the_flights_age)
-{
-    aside_options options = quiet_options();
-    options.max_flight_age_ms = 200;
-    aside_cache *cache = open_cache(&options);
-    struct crossing a = {.cache = cache, .other = "b"}, b = {.cache = cache, .other = "a"};
-    struct caller first, second;
-    gate_init(&a.gate);
-    gate_init(&b.gate);
-    caller_init(&first, cache, "a", asks_the_other, &a);
-    caller_init(&second, cache, "b", asks_the_other, &b);
-    caller_start(&first);
-    caller_start(&second);
-    gate_wait_arrived(&a.gate, 1);
-    gate_wait_arrived(&b.gate, 1);
-    gate_open(&a.gate);
-    gate_open(&b.gate);
-    CHECK_STATUS(caller_join(&first), ASIDE_OK);
-    CHECK_STATUS(caller_join(&second), ASIDE_OK);
-    CHECK(a.inner == ASIDE_E_FETCH_TIMEOUT || b.inner == ASIDE_E_FETCH_TIMEOUT);
-    caller_drop(&first);
-    caller_drop(&second);
-    end_cache(cache);
-}
-
 TEST(waiting_for_one_that_waits_for_a_third_is_no_ring)
 {
     aside_cache *cache = open_quiet();

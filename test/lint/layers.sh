@@ -12,6 +12,7 @@ rooms() {
 0 base/mem
 0 base/clock
 0 base/lock
+0 base/fork
 0 base/native
 0 base/park
 0 base/hash
@@ -30,14 +31,18 @@ rooms() {
 1 flight/cancel
 1 flight/executor
 1 flight/group
+1 flight/graph
+1 flight/host
 2 store/shard
 2 store/store
 2 flight/run
+2 flight/call
 3 cache/options
 3 cache/reaper
 4 cache/cache
 4 cache/read
 4 cache/stats
+4 cache/alone
 4 cache/fetch
 4 cache/verbs
 4 cache/text

@@ -162,10 +162,11 @@ static void *wait_main(void *arg)
     static _Atomic bool never;
     struct waiter waiter;
     const aside_clock clock = {NULL, NULL};
+    const struct waiter_until until = {.clock = &clock, .deadline_ns = CLOCK_NEVER};
     meet_others(4);
     waiter_init(&waiter, &park, (uint32_t)(uintptr_t)arg);
     cancel_enlist(contended, &waiter);
-    CHECK_INT(waiter_wait(&waiter, &never, &clock, CLOCK_NEVER), WAITER_LEAVES_CANCELLED);
+    CHECK_INT(waiter_wait(&waiter, &never, &until), WAITER_LEAVES_CANCELLED);
     cancel_delist(contended, &waiter);
     waiter_fini(&waiter);
     memset((void *)&waiter, 0xee, sizeof waiter);

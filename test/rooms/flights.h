@@ -45,7 +45,7 @@ static void begin(void)
     static const struct executor_options pool = {.max_threads = 2, .stack_bytes = 1 << 18};
     ground_init(&ground, 0, 0);
     lock_init(&lock, RANK_SHARD);
-    group_init(&group, &lock, &ground.mem);
+    group_init(&group, &lock, &ground.mem, NULL);
     executor = executor_new(&ground.mem, &pool);
     CHECK(executor != NULL);
     published = released = 0;
@@ -71,9 +71,15 @@ static inline struct flight_key key_of(const char *text)
 
 enum { STARTED = 1000000000, AGE_MS = 100 };
 
+static int64_t started(void *ctx)
+{
+    (void)ctx;
+    return STARTED;
+}
+
 static struct flight *make_for(const char *text, const aside_call *call)
 {
-    static const aside_clock clock;
+    static const aside_clock clock = {started, NULL};
     struct flight_options options = {&owner, &group,  executor, ground.home,
                                      &clock, STARTED, AGE_MS};
     struct flight_key key = key_of(text);

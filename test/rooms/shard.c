@@ -19,7 +19,7 @@ static void begin(size_t max_bytes, size_t max_entries, size_t limbo_max)
     ground_init(&ground, max_bytes, max_entries);
     shard = mem_zalloc_lines(&mem_default, sizeof *shard, &shard_block);
     CHECK(shard != NULL);
-    shard_init(shard, &ground.mem, &ground.seed, &ground.budget, limbo_max, now);
+    shard_init(shard, &ground.mem, &ground.seed, &ground.budget, NULL, limbo_max, now);
 }
 
 /* The housekeeping that follows a write, pressed or not. */
@@ -50,7 +50,7 @@ static void end(void)
 {
     lock_take(&shard->lock);
     shard_clear(shard, now);
-    shard->closed = true;
+    shard->group.closed = true;
     lock_release(&shard->lock);
     free_waiting();
     shard_fini(shard);
@@ -247,7 +247,7 @@ TEST(a_closed_shard_takes_nothing)
 {
     begin(0, 0, SIZE_MAX);
     store(1, CLOCK_NEVER);
-    shard->closed = true;
+    shard->group.closed = true;
     CHECK_INT(put_as(1, make(1, 1, CLOCK_NEVER), SHARD_SET), SHARD_CLOSED);
     CHECK_INT(put_as(2, make(2, 1, CLOCK_NEVER), SHARD_ADD), SHARD_CLOSED);
     CHECK_INT(drop(1), SHARD_CLOSED);

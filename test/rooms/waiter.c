@@ -20,7 +20,8 @@ static void begin(void)
 
 static enum waiter_end wait_until(const aside_clock *clock, int64_t deadline_ns)
 {
-    return waiter_wait(&waiter, &settled, clock, deadline_ns);
+    const struct waiter_until until = {.clock = clock, .deadline_ns = deadline_ns};
+    return waiter_wait(&waiter, &settled, &until);
 }
 
 TEST(what_is_settled_already_ends_the_wait)

@@ -1,0 +1,348 @@
+/* flight/call -- see call.h. */
+#include "flight/call.h"
+
+#include "base/clock.h"
+#include "flight/cancel.h"
+#include "flight/graph.h"
+#include "flight/run.h"
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+/* The last who needs the flight need not count the value up, and down again with the flight. */
+static aside_value *take_value(struct flight *flight)
+{
+    if (load_acquire(&flight->refs) != 1)
+        return aside_value_ref(flight->value);
+    aside_value *value = flight->value;
+    flight->value = NULL;
+    return value;
+}
+
+/* What the fetch said, once it has published. */
+static aside_status take_answer(struct request *r, struct flight *flight)
+{
+    r->result.shared = flight->shared;
+    r->result.fenced = flight->overtaken;
+    r->result.fetch_error = flight->answer.code;
+    if (flight->shared)
+        host_count(r->host, r->self, COUNTER_shared);
+    if (flight->answer.status != ASIDE_OK)
+        return flight->answer.status;
+    int64_t now_ns = host_now(r->host);
+    r->result.value = take_value(flight);
+    r->result.age_ms = (now_ns - flight->published_ns) / 1000000;
+    r->result.ttl_left_ms = flight->stored ? clock_left_ms(flight->fresh_until_ns, now_ns) : 0;
+    return ASIDE_OK;
+}
+
+/* A flight that was superseded or closed has a verdict without an answer. */
+static aside_status take_verdict(struct request *r, struct flight *flight)
+{
+    return flight->answered ? take_answer(r, flight) : flight->verdict;
+}
+
+aside_status request_refuse(struct request *r, aside_status status)
+{
+    host_count(r->host, r->self, COUNTER_refused);
+    return status;
+}
+
+void request_count(struct request *r, aside_status status)
+{
+    if (!r->counted)
+        host_count(r->host, r->self, counter_of(COUNTER_get_with_fetch_ok, status));
+    r->counted = true;
+}
+
+/* ---- waiting --------------------------------------------------------------------------------- */
+
+/* After the lock is released. Nobody needs what is still in the queue. */
+static void after_superseding(struct request *r, struct flight *flight)
+{
+    flight_wake(flight);
+    host_count(r->host, r->self, COUNTER_superseded);
+    if (executor_take(r->host->executor, &flight->job))
+        flight_refuse(flight, ASIDE_E_FETCH_TIMEOUT, 0);
+}
+
+void request_superseded(struct request *r, struct flight *old)
+{
+    after_superseding(r, old);
+    flight_unref(old);
+}
+
+static void supersede(struct request *r, struct flight *flight)
+{
+    lock_take(r->group->lock);
+    bool superseded = group_supersede(flight);
+    lock_release(r->group->lock);
+    if (superseded)
+        after_superseding(r, flight);
+}
+
+/* True: this caller has left; false: the flight was settled by then, and its verdict is his. */
+static bool leave(struct request *r, struct flight *flight)
+{
+    lock_take(r->group->lock);
+    bool left = group_leave(flight, r->result.outcome == ASIDE_OUTCOME_FETCHED);
+    lock_release(r->group->lock);
+    return left;
+}
+
+static bool leave_counted(struct request *r, struct flight *flight, enum counter counter)
+{
+    bool left = leave(r, flight);
+    if (left)
+        host_count(r->host, r->self, counter);
+    return left;
+}
+
+/* The innermost fetch of this host that this thread is inside of: its worker's context can be
+ * lent. */
+static const struct thread_fetch *own_fetch(const struct request *r)
+{
+    const struct thread_fetch *f = r->self->fetches;
+    while (f && f->owner != r->host)
+        f = f->outer;
+    return f;
+}
+
+/* A thread inside a fetch must not wait for a worker that may be waiting for it. True: it has run
+ * the fetch itself. */
+static bool help(struct request *r, struct flight *flight)
+{
+    struct executor *executor = r->host->executor;
+    const struct thread_fetch *fetch = own_fetch(r);
+    if (!r->self->fetches || (!fetch && executor_binds_fetches(executor)) ||
+        !executor_take_stuck(executor, &flight->job))
+        return false;
+    flight->began_ns = clock_precise(&r->host->clock);
+    if (flight_is_settled(flight))
+        flight_refuse(flight, flight->verdict, 0);
+    else
+        (void)flight_run(flight, r->self, fetch ? fetch->worker : NULL, r->cancel_state, true);
+    return true;
+}
+
+static enum waiter_end sleep_on(struct request *r, struct flight *flight, const _Atomic bool *done,
+                                struct waiter_until *until)
+{
+    struct waiter waiter;
+    uint32_t number = (uint32_t)fetch_add_relaxed(&r->host->waiters_now, 1);
+    waiter_init(&waiter, &flight->park, number);
+    enum waiter_end end = cancel_wait(r->call->cancel, &waiter, done, until);
+    waiter_fini(&waiter);
+    fetch_sub_relaxed(&r->host->waiters_now, 1);
+    return end;
+}
+
+/* A thread inside a fetch that joins a flight in the instant before its leader has handed it over
+ * could not help: the worker that it may be is the one that will be missing. So it waits for that
+ * first. */
+static enum waiter_end wait_for_offer(struct request *r, struct flight *flight)
+{
+    struct waiter_until until = {.clock = &r->host->clock, .deadline_ns = r->deadline_ns};
+    if (!r->self->fetches || load_acquire(&flight->offered))
+        return WAITER_SETTLED;
+    return sleep_on(r, flight, &flight->offered, &until);
+}
+
+static aside_status leave_late(struct request *r, struct flight *flight)
+{
+    if (leave_counted(r, flight, COUNTER_timeouts))
+        return ASIDE_E_TIMEOUT;
+    return take_verdict(r, flight);
+}
+
+static aside_status end_waiting(struct request *r, struct flight *flight, enum waiter_end end)
+{
+    bool own = r->deadline_ns <= flight->deadline_ns;
+    switch (end) {
+    case WAITER_LEAVES_CANCELLED:
+        if (leave_counted(r, flight, COUNTER_cancelled))
+            return ASIDE_E_CANCELLED;
+        break;
+    case WAITER_LEAVES_LATE:
+        if (own)
+            return leave_late(r, flight);
+        supersede(r, flight);
+        break;
+    case WAITER_LEAVES_WITH_TOKEN: return leave_late(r, flight);
+    case WAITER_SETTLED: break;
+    }
+    return take_verdict(r, flight);
+}
+
+/* Until there is a verdict, or the caller leaves. Keeps the reference. */
+static aside_status wait_for(struct request *r, struct flight *flight)
+{
+    bool own = r->deadline_ns <= flight->deadline_ns;
+    struct waiter_until until = {.clock = &r->host->clock,
+                                 .deadline_ns = own ? r->deadline_ns : flight->deadline_ns};
+    if (flight_is_lost(flight))
+        return ASIDE_E_FORKED;
+    enum waiter_end end = sleep_on(r, flight, &flight->settled, &until);
+    graph_unblock(r->self);
+    return end_waiting(r, flight, end);
+}
+
+/* ---- leading --------------------------------------------------------------------------------- */
+
+static bool may_leave(const struct request *r)
+{
+    return r->call->cancel || r->deadline_ns != CLOCK_NEVER;
+}
+
+static bool leads_here(const struct request *r)
+{
+    return !executor_binds_fetches(r->host->executor) && !may_leave(r);
+}
+
+/* A leader who cannot leave stays until his fetch has ended, superseded or closed as the flight
+ * may be: the argument may be on his stack (C7). The answer is his all the same. */
+static aside_status stay(struct request *r, struct flight *flight)
+{
+    struct waiter_until until = {.clock = &r->host->clock, .deadline_ns = flight->deadline_ns};
+    if (flight_is_lost(flight))
+        return ASIDE_E_FORKED;
+    if (sleep_on(r, flight, &flight->ended, &until) == WAITER_LEAVES_LATE) {
+        until.deadline_ns = CLOCK_NEVER;
+        supersede(r, flight);
+        (void)sleep_on(r, flight, &flight->ended, &until);
+    }
+    graph_unblock(r->self);
+    return take_answer(r, flight);
+}
+
+static aside_status lead_here(struct request *r, struct flight *flight)
+{
+    const struct thread_fetch *outer = own_fetch(r);
+    host_count(r->host, r->self, COUNTER_misses_led);
+    if (flight_run(flight, r->self, outer ? outer->worker : NULL, r->cancel_state, true))
+        return take_answer(r, flight);
+    (void)graph_block(r->self, flight, true);
+    return stay(r, flight);
+}
+
+static aside_status submit(struct request *r, struct flight *flight)
+{
+    const aside_submit *hook = &r->host->submit;
+    struct thread_fetch frame;
+    if (r->host->generation != fork_generation())
+        return ASIDE_E_FORKED;
+    run_push(r->self, &frame, flight, NULL);
+    aside_status status = hook->fn(hook->ctx, (aside_job *)flight);
+    run_pop(r->self, &frame);
+    return status == ASIDE_OK ? ASIDE_OK : ASIDE_E_BUSY;
+}
+
+static aside_status hand_over(struct request *r, struct flight *flight)
+{
+    if (r->host->submit.fn)
+        return submit(r, flight);
+    flight_job_init(flight);
+    if (executor_is_clogged(r->host->executor))
+        return ASIDE_E_BUSY;
+    return executor_submit(r->host->executor, &flight->job);
+}
+
+static void offer(struct flight *flight)
+{
+    if (!exchange_acq_rel(&flight->offered, true))
+        flight_wake(flight);
+}
+
+static aside_status not_handed_over(struct request *r, struct flight *flight, aside_status status)
+{
+    graph_unblock(r->self);
+    flight_refuse(flight, status, 0);
+    r->result.outcome = ASIDE_OUTCOME_NONE;
+    return request_refuse(r, status);
+}
+
+/* What the fetch may come to wait for must find this thread waiting: so that is noted first. */
+static aside_status lead_by_others(struct request *r, struct flight *flight)
+{
+    bool stays = !may_leave(r);
+    (void)graph_block(r->self, flight, stays);
+    aside_status status = hand_over(r, flight);
+    if (status != ASIDE_OK)
+        return not_handed_over(r, flight, status);
+    host_count(r->host, r->self, COUNTER_misses_led);
+    offer(flight);
+    if (help(r, flight))
+        (void)graph_block(r->self, flight, stays);
+    return stays ? stay(r, flight) : wait_for(r, flight);
+}
+
+static void keep_argument(struct request *r, struct flight *flight)
+{
+    struct thread_fetch frame;
+    if (!r->call->arg_retain)
+        return;
+    run_push(r->self, &frame, flight, NULL);
+    flight_keep_argument(flight, r->call);
+    run_pop(r->self, &frame);
+}
+
+aside_status request_lead(struct request *r, struct flight *flight)
+{
+    r->result.outcome = ASIDE_OUTCOME_FETCHED;
+    keep_argument(r, flight);
+    aside_status status = leads_here(r) ? lead_here(r, flight) : lead_by_others(r, flight);
+    request_count(r, status);
+    flight_unref(flight);
+    return status;
+}
+
+/* ---- joining --------------------------------------------------------------------------------- */
+
+static aside_status wait_or_be_refused(struct request *r, struct flight *flight)
+{
+    enum waiter_end end = wait_for_offer(r, flight);
+    if (end != WAITER_SETTLED) {
+        host_count(r->host, r->self, COUNTER_misses_joined);
+        return end_waiting(r, flight, end);
+    }
+    (void)help(r, flight);
+    if (!graph_block(r->self, flight, false) && leave(r, flight)) {
+        r->result.outcome = ASIDE_OUTCOME_NONE;
+        return request_refuse(r, ASIDE_E_DEADLOCK);
+    }
+    host_count(r->host, r->self, COUNTER_misses_joined);
+    return wait_for(r, flight);
+}
+
+aside_status request_join(struct request *r, struct flight *flight)
+{
+    r->result.outcome = ASIDE_OUTCOME_JOINED;
+    aside_status status = wait_or_be_refused(r, flight);
+    request_count(r, status);
+    flight_unref(flight);
+    return status;
+}
+
+/* ---- before that ----------------------------------------------------------------------------- */
+
+aside_status request_may_start(struct request *r)
+{
+    if (!r->self)
+        return request_refuse(r, ASIDE_E_NOMEM);
+    if (flight_is_own(r->self, r->host, r->key.bytes, r->key.len))
+        return request_refuse(r, ASIDE_E_DEADLOCK);
+    r->deadline_ns = CLOCK_NEVER;
+    if (r->call->timeout_ms)
+        r->deadline_ns = clock_after_ms(clock_precise(&r->host->clock), r->call->timeout_ms);
+    return ASIDE_OK;
+}
+
+struct flight *request_flight(struct request *r, const struct flight_owner *owner, int64_t now_ns)
+{
+    struct host *host = r->host;
+    struct flight_options options = {owner,        host,   host->executor,         host->home,
+                                     &host->clock, now_ns, host->max_flight_age_ms};
+    struct flight *flight = flight_new(&options, &r->key, r->call);
+    if (flight)
+        atomic_init(&flight->offered, leads_here(r) || host->submit.fn);
+    return flight;
+}
