@@ -276,8 +276,8 @@ ASIDE_API aside_status aside_get(aside_cache *cache, const void *key, size_t key
 
 /*
  * Copies the fresh value of a key into a buffer of capacity bytes. *size (may be NULL) is the
- * value's size, also where ASIDE_E_BUFFER is returned because that is more than capacity; nothing
- * is copied then. buffer may be NULL where capacity is 0.
+ * value's size, also where ASIDE_E_BUFFER is returned because that is more than capacity, nothing
+ * being copied then; and 0 where there is none. buffer may be NULL where capacity is 0.
  * Returns ASIDE_OK, ASIDE_MISS, ASIDE_E_BUFFER, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments.
  * Blocking: as aside_get. Hits on a hot key write nothing that threads share.
  */
