@@ -20,3 +20,27 @@ $(B)/demo/demo: $(demo_objects) $(R_static)
 	$(Q)$(CC) -pthread $(CFLAGS) $(LDFLAGS) -o $@ $(demo_objects) $(R_static) $(demo_libs)
 
 -include $(demo_objects:.o=.d)
+
+# Signed notifications, verified with certificates that are downloaded once and cached.
+
+.PHONY: cert-cache
+
+cert_cache_sources := $(sort $(wildcard docs/examples/cert-cache/*.c))
+cert_cache_objects := $(cert_cache_sources:docs/examples/cert-cache/%.c=$(B)/cert-cache/%.o)
+cert_cache_uses := libcurl libcrypto libmicrohttpd jansson
+cert_cache_cflags = $(shell $(PKG_CONFIG) --cflags $(cert_cache_uses) 2>/dev/null)
+cert_cache_libs = $(shell $(PKG_CONFIG) --libs $(cert_cache_uses) 2>/dev/null || echo -lcurl -lcrypto -lmicrohttpd -ljansson) -ldl
+
+cert-cache: $(B)/cert-cache/cert-cache ## builds the example with signing certificates and runs it
+	@$(B)/cert-cache/cert-cache $(ARGS)
+
+$(B)/cert-cache/%.o: docs/examples/cert-cache/%.c $(R)/options
+	$(call say,CC cert-cache/$*.c)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -Iinclude -pthread $(ours_depend) $(ours_warnings) -O2 -g $(cert_cache_cflags) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(B)/cert-cache/cert-cache: $(cert_cache_objects) $(R_static)
+	$(call say,LD cert-cache)
+	$(Q)$(CC) -pthread $(CFLAGS) $(LDFLAGS) -o $@ $(cert_cache_objects) $(R_static) $(cert_cache_libs)
+
+-include $(cert_cache_objects:.o=.d)

@@ -40,5 +40,9 @@ bool table_add(struct table *table, struct table_node *node, const void *key, ui
                uint64_t hash);
 void table_remove(struct table *table, struct table_node *node);
 size_t table_count(const struct table *table);
+static inline bool table_is_empty(const struct table *table)
+{
+    return !table->head || (!table->head->hh.prev && !table->head->hh.next);
+}
 
 #endif

@@ -53,6 +53,8 @@ static void leave(void *its_record)
     record->visits = record->inside = record->dropping = 0;
     if (record->free_orphans)
         record->free_orphans(record);
+    free(record->solo);
+    record->solo = NULL;
     thread_current = THREAD_NO_RECORD;
     store_release(&record->announced, 0);
     lock_take(&thread_registry);

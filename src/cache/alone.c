@@ -5,8 +5,9 @@
  * cache's, by way of their common host (flight/host) and call (flight/call). Nothing is stored, so
  * what completes a flight is short: note the answer, settle, wake.
  *
- * Flights are dated by the coarse clock: the precise one would cost more than all the rest of a
- * call that finds nobody to share with. So a flight may be superseded one tick early.
+ * Flights are dated by the coarse clock: the precise one would cost half of what a call costs that
+ * finds nobody to share with. So a flight may be superseded one tick early. A flight that nobody
+ * noticed to be too old is as good as any: nothing is stored.
  */
 #include "base/clock.h"
 #include "base/hash.h"
@@ -14,6 +15,7 @@
 #include "cache/stats.h"
 #include "flight/call.h"
 #include "flight/graph.h"
+#include "flight/solo.h"
 
 #include <aside/group.h>
 
@@ -28,6 +30,7 @@ struct slot {
 struct aside_group {
     _Alignas(CACHE_LINE) uint32_t magic;
     struct hash_seed seed; /* immutable */
+    bool plain;            /* immutable: no hook of the user's runs in a call but the fetch */
     void *block;
     struct host host;
     struct slot slots[SLOTS];
@@ -70,14 +73,16 @@ static void publish(struct flight *flight)
 {
     struct host *host = flight->owned_by;
     struct flight_answer *answer = &flight->answer;
-    flight->published_ns = host_now(host);
+    if (!flight->decides_at_leaders)
+        flight->published_ns = host_now(host);
     if (answer->status == ASIDE_OK)
         flight->value = answer->entry ? &answer->entry->head : answer->given;
     if (answer->entry)
         entry_pin(answer->entry);
-    thread_count_prepare(&host->home->account);
+    if (!flight->decides_at_leaders)
+        thread_count_prepare(&host->home->account);
     lock_take(flight->group->lock);
-    flight->overtaken = flight->published_ns >= flight->deadline_ns || !group_may_store(flight);
+    flight->overtaken = !group_may_store(flight);
     count_outcome(host, flight);
     group_end(flight->group, flight);
     flight->answered = group_settle(flight, answer->status);
@@ -143,20 +148,23 @@ static aside_status join_or_lead(struct request *r, struct flight *mine)
 
 static aside_status start(aside_group *group, struct request *r)
 {
+    aside_status status;
+    r->key.hash = hash_bytes(&group->seed, r->key.bytes, r->key.len);
+    r->group = &slot_for(group, r->key.hash)->group;
+    if (group->plain && solo_call(r, &owner, &status))
+        return status;
     if (!host_is_open(r->host))
         return ASIDE_E_CLOSED;
     if (r->call->timeout_ms == ASIDE_NO_WAIT) {
         host_count(r->host, r->self, COUNTER_misses);
         return ASIDE_MISS;
     }
-    aside_status status = aside_cancel_status(r->call->cancel);
+    status = aside_cancel_status(r->call->cancel);
     if (status != ASIDE_OK)
         return request_refuse(r, status);
     status = request_may_start(r);
     if (status != ASIDE_OK)
         return status;
-    r->key.hash = hash_bytes(&group->seed, r->key.bytes, r->key.len);
-    r->group = &slot_for(group, r->key.hash)->group;
     struct flight *mine = request_flight(r, &owner, host_now(r->host));
     return mine ? join_or_lead(r, mine) : request_refuse(r, ASIDE_E_NOMEM);
 }
@@ -165,11 +173,15 @@ static aside_status do_inside(aside_group *group, struct request *r)
 {
     struct host_call inside;
     r->host = &group->host;
-    host_enter(r->host, &inside);
+    if (group->plain && !r->call->arg_retain)
+        host_enter_lightly(r->host, &inside);
+    else
+        host_enter(r->host, &inside);
     r->self = inside.self;
     r->cancel_state = inside.cancel_state;
     aside_status status = start(group, r);
     request_count(r, status);
+    inside.cancel_state = r->cancel_state;
     host_exit(&inside);
     return status;
 }
@@ -178,10 +190,11 @@ aside_status aside_group_do(aside_group *group, const void *key, size_t key_len,
                             const aside_call *call, aside_result *result)
 {
     aside_call own;
-    struct request r = {.call = &own, .key = {0, key, key_len}, .result = ASIDE_RESULT_INIT};
+    struct request r = {
+        .call = options_call(call, &own), .key = {0, key, key_len}, .result = ASIDE_RESULT_INIT};
     aside_status status = ASIDE_E_INVALID;
     bool given = options_is_result(result);
-    if (given && is_group(group) && is_key(key, key_len) && call && options_take_call(&own, call))
+    if (given && r.call && is_group(group) && is_key(key, key_len))
         status = do_inside(group, &r);
     else if (is_group(group))
         host_count(&group->host, thread_self(), COUNTER_get_with_fetch_error);
@@ -262,6 +275,7 @@ static aside_status build(aside_group *group, const struct mem *mem, const aside
     aside_status status = host_init(&group->host, &ops, mem, options, SLOTS);
     if (status != ASIDE_OK)
         return status;
+    group->plain = !options->alloc.malloc && !options->clock.now_ns && !options->worker.start;
     init_slots(group);
     if (graph_enlist() && host_enlist(&group->host)) {
         group->magic = MAGIC;

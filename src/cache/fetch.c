@@ -231,9 +231,9 @@ aside_status aside_get_with_fetch(aside_cache *cache, const void *key, size_t ke
     aside_result full = ASIDE_RESULT_INIT;
     aside_status status = ASIDE_E_INVALID;
     bool given = options_is_result(result);
-    if (given && cache_is(cache) && cache_is_key(key, key_len) && call &&
-        options_take_call(&own, call))
-        status = get_with_fetch(cache, key, key_len, &own, &full);
+    call = options_call(call, &own);
+    if (given && cache_is(cache) && cache_is_key(key, key_len) && call)
+        status = get_with_fetch(cache, key, key_len, call, &full);
     else if (cache_is(cache))
         cache_count(cache, thread_self(), COUNTER_get_with_fetch_error);
     if (given)

@@ -42,13 +42,21 @@ static bool is_argument(const aside_call *call)
     return !call->arg_size || (call->arg && !call->arg_retain);
 }
 
-bool options_take_call(aside_call *to, const aside_call *from)
+static bool is_call(const aside_call *call)
 {
-    *to = (aside_call)ASIDE_CALL_INIT;
-    return options_copy(to, sizeof *to, from) && to->fetch && is_argument(to) &&
-           (to->ttl_ms >= 0 || to->ttl_ms == ASIDE_NO_STORE) &&
-           (to->timeout_ms >= 0 || to->timeout_ms == ASIDE_NO_WAIT) &&
-           (!to->cancel || cancel_is_token(to->cancel));
+    return call->fetch && is_argument(call) &&
+           (call->ttl_ms >= 0 || call->ttl_ms == ASIDE_NO_STORE) &&
+           (call->timeout_ms >= 0 || call->timeout_ms == ASIDE_NO_WAIT) &&
+           (!call->cancel || cancel_is_token(call->cancel));
+}
+
+const aside_call *options_call(const aside_call *call, aside_call *own)
+{
+    if (call && call->struct_size != sizeof *call) {
+        *own = (aside_call)ASIDE_CALL_INIT;
+        call = options_copy(own, sizeof *own, call) ? own : NULL;
+    }
+    return call && is_call(call) ? call : NULL;
 }
 
 static void give(void *to, size_t to_size, const void *from, size_t from_size)
@@ -60,16 +68,24 @@ static void give(void *to, size_t to_size, const void *from, size_t from_size)
 bool options_is_result(const aside_result *result)
 {
     aside_result read;
-    return result && options_copy(&read, sizeof read, result) &&
+    if (!result || result->struct_size == sizeof *result)
+        return result;
+    return options_copy(&read, sizeof read, result) &&
            result->struct_size >= offsetof(aside_result, outcome);
 }
 
-void options_give_result(aside_result *to, aside_result *from)
+void options_give_result(aside_result *to, const aside_result *from)
 {
-    give(to, to->struct_size, from, sizeof *from);
+    size_t size = to->struct_size;
+    if (size != sizeof *to) {
+        give(to, size, from, sizeof *from);
+        return;
+    }
+    *to = *from;
+    to->struct_size = size;
 }
 
-void options_give_stats(aside_stats *to, aside_stats *from)
+void options_give_stats(aside_stats *to, const aside_stats *from)
 {
     give(to, to->struct_size, from, sizeof *from);
 }

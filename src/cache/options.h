@@ -13,10 +13,12 @@
 bool options_copy(void *to, size_t to_size, const void *from);
 /* NULL: the defaults. False if a member is invalid. */
 bool options_take(aside_options *to, const aside_options *from);
-bool options_take_call(aside_call *to, const aside_call *from);
+/* The call itself, or a copy in *own if its struct is not of this library's size; NULL if it is
+ * invalid. */
+const aside_call *options_call(const aside_call *call, aside_call *own);
 /* The caller's results may be older, shorter structs. */
 bool options_is_result(const aside_result *result);
-void options_give_result(aside_result *to, aside_result *from);
-void options_give_stats(aside_stats *to, aside_stats *from);
+void options_give_result(aside_result *to, const aside_result *from);
+void options_give_stats(aside_stats *to, const aside_stats *from);
 
 #endif

@@ -18,6 +18,13 @@ static aside_value *take_value(struct flight *flight)
     return value;
 }
 
+/* From here on the call waits, or runs code of the user's that is not the fetch. */
+static void disable_cancellation(struct request *r)
+{
+    if (r->cancel_state == HOST_CANCEL_UNTOUCHED)
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &r->cancel_state);
+}
+
 /* What the fetch said, once it has published. */
 static aside_status take_answer(struct request *r, struct flight *flight)
 {
@@ -28,10 +35,12 @@ static aside_status take_answer(struct request *r, struct flight *flight)
         host_count(r->host, r->self, COUNTER_shared);
     if (flight->answer.status != ASIDE_OK)
         return flight->answer.status;
-    int64_t now_ns = host_now(r->host);
     r->result.value = take_value(flight);
-    r->result.age_ms = (now_ns - flight->published_ns) / 1000000;
-    r->result.ttl_left_ms = flight->stored ? clock_left_ms(flight->fresh_until_ns, now_ns) : 0;
+    if (flight->published_ns) {
+        int64_t now_ns = host_now(r->host);
+        r->result.age_ms = (now_ns - flight->published_ns) / 1000000;
+        r->result.ttl_left_ms = flight->stored ? clock_left_ms(flight->fresh_until_ns, now_ns) : 0;
+    }
     return ASIDE_OK;
 }
 
@@ -67,6 +76,7 @@ static void after_superseding(struct request *r, struct flight *flight)
 
 void request_superseded(struct request *r, struct flight *old)
 {
+    disable_cancellation(r);
     after_superseding(r, old);
     flight_unref(old);
 }
@@ -128,6 +138,7 @@ static enum waiter_end sleep_on(struct request *r, struct flight *flight, const 
                                 struct waiter_until *until)
 {
     struct waiter waiter;
+    disable_cancellation(r);
     uint32_t number = (uint32_t)fetch_add_relaxed(&r->host->waiters_now, 1);
     waiter_init(&waiter, &flight->park, number);
     enum waiter_end end = cancel_wait(r->call->cancel, &waiter, done, until);
@@ -136,12 +147,20 @@ static enum waiter_end sleep_on(struct request *r, struct flight *flight, const 
     return end;
 }
 
+/* The caller's own deadline or the flight's, whichever is earlier. */
+static struct waiter_until until_of(const struct request *r, const struct flight *flight)
+{
+    bool own = r->deadline_ns <= flight->deadline_ns;
+    return (struct waiter_until){.clock = &r->host->clock,
+                                 .deadline_ns = own ? r->deadline_ns : flight->deadline_ns};
+}
+
 /* A thread inside a fetch that joins a flight in the instant before its leader has handed it over
  * could not help: the worker that it may be is the one that will be missing. So it waits for that
  * first. */
 static enum waiter_end wait_for_offer(struct request *r, struct flight *flight)
 {
-    struct waiter_until until = {.clock = &r->host->clock, .deadline_ns = r->deadline_ns};
+    struct waiter_until until = until_of(r, flight);
     if (!r->self->fetches || load_acquire(&flight->offered))
         return WAITER_SETTLED;
     return sleep_on(r, flight, &flight->offered, &until);
@@ -176,9 +195,7 @@ static aside_status end_waiting(struct request *r, struct flight *flight, enum w
 /* Until there is a verdict, or the caller leaves. Keeps the reference. */
 static aside_status wait_for(struct request *r, struct flight *flight)
 {
-    bool own = r->deadline_ns <= flight->deadline_ns;
-    struct waiter_until until = {.clock = &r->host->clock,
-                                 .deadline_ns = own ? r->deadline_ns : flight->deadline_ns};
+    struct waiter_until until = until_of(r, flight);
     if (flight_is_lost(flight))
         return ASIDE_E_FORKED;
     enum waiter_end end = sleep_on(r, flight, &flight->settled, &until);
@@ -193,7 +210,7 @@ static bool may_leave(const struct request *r)
     return r->call->cancel || r->deadline_ns != CLOCK_NEVER;
 }
 
-static bool leads_here(const struct request *r)
+bool request_leads_here(const struct request *r)
 {
     return !executor_binds_fetches(r->host->executor) && !may_leave(r);
 }
@@ -218,7 +235,13 @@ static aside_status lead_here(struct request *r, struct flight *flight)
 {
     const struct thread_fetch *outer = own_fetch(r);
     host_count(r->host, r->self, COUNTER_misses_led);
-    if (flight_run(flight, r->self, outer ? outer->worker : NULL, r->cancel_state, true))
+    void *worker = outer ? outer->worker : NULL;
+    return request_led_here(r, flight, flight_run(flight, r->self, worker, r->cancel_state, true));
+}
+
+aside_status request_led_here(struct request *r, struct flight *flight, bool decided)
+{
+    if (decided)
         return take_answer(r, flight);
     (void)graph_block(r->self, flight, true);
     return stay(r, flight);
@@ -264,6 +287,7 @@ static aside_status not_handed_over(struct request *r, struct flight *flight, as
 static aside_status lead_by_others(struct request *r, struct flight *flight)
 {
     bool stays = !may_leave(r);
+    disable_cancellation(r);
     (void)graph_block(r->self, flight, stays);
     aside_status status = hand_over(r, flight);
     if (status != ASIDE_OK)
@@ -289,7 +313,7 @@ aside_status request_lead(struct request *r, struct flight *flight)
 {
     r->result.outcome = ASIDE_OUTCOME_FETCHED;
     keep_argument(r, flight);
-    aside_status status = leads_here(r) ? lead_here(r, flight) : lead_by_others(r, flight);
+    aside_status status = request_leads_here(r) ? lead_here(r, flight) : lead_by_others(r, flight);
     request_count(r, status);
     flight_unref(flight);
     return status;
@@ -299,6 +323,7 @@ aside_status request_lead(struct request *r, struct flight *flight)
 
 static aside_status wait_or_be_refused(struct request *r, struct flight *flight)
 {
+    disable_cancellation(r);
     enum waiter_end end = wait_for_offer(r, flight);
     if (end != WAITER_SETTLED) {
         host_count(r->host, r->self, COUNTER_misses_joined);
@@ -343,6 +368,6 @@ struct flight *request_flight(struct request *r, const struct flight_owner *owne
                                      &host->clock, now_ns, host->max_flight_age_ms};
     struct flight *flight = flight_new(&options, &r->key, r->call);
     if (flight)
-        atomic_init(&flight->offered, leads_here(r) || host->submit.fn);
+        atomic_init(&flight->offered, request_leads_here(r) || host->submit.fn);
     return flight;
 }

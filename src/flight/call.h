@@ -21,7 +21,7 @@ struct request {
     struct flight_key key;
     struct group *group; /* the key's */
     int64_t deadline_ns; /* this caller's own, precise; CLOCK_NEVER */
-    int cancel_state;    /* of the thread, for callbacks */
+    int cancel_state;    /* of the thread, for callbacks; HOST_CANCEL_UNTOUCHED: as it is */
     bool counted;        /* by its outcome */
     aside_result result;
 };
@@ -35,6 +35,11 @@ aside_status request_refuse(struct request *r, aside_status status);
 
 /* Counts the call by its outcome, once: as long as the caller has a flight, the host is there. */
 void request_count(struct request *r, aside_status status);
+
+/* Whether the caller runs a fetch that he leads himself. */
+bool request_leads_here(const struct request *r);
+/* What such a caller does when the callback has returned; decided: by that. */
+aside_status request_led_here(struct request *r, struct flight *flight, bool decided);
 
 /* After the group's lock is released. All take the caller's reference to the flight. */
 aside_status request_lead(struct request *r, struct flight *flight);

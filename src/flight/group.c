@@ -20,7 +20,7 @@ void group_init(struct group *group, struct lock *lock, const struct mem *mem,
 {
     group->lock = lock;
     group->bound = bound && bound->max ? bound : NULL;
-    group->flights = NULL;
+    group->flights = group->only = NULL;
     group->stamp = 0;
     group->running = group->credits = 0;
     group->closed = false;
@@ -75,20 +75,18 @@ static void set_options(struct flight *flight, const struct flight_options *opti
         options->max_age_ms ? clock_after_ms(options->now_ns, options->max_age_ms) : CLOCK_NEVER;
 }
 
-struct flight *flight_new(const struct flight_options *options, const struct flight_key *key,
-                          const aside_call *call)
+void flight_prepare(struct flight *flight, const struct flight_options *options,
+                    const struct flight_key *key, const aside_call *call)
 {
-    size_t size = flight_size(key->len, call);
-    struct flight *flight = size ? mem_alloc(&options->home->mem, size) : NULL;
-    if (!flight)
-        return NULL;
-    memset((void *)flight, 0, sizeof *flight);
+    memset((char *)flight + offsetof(struct flight, next), 0,
+           offsetof(struct flight, bytes) - offsetof(struct flight, next));
     flight->magic = MAGIC;
     set_options(flight, options);
+    flight->group = NULL;
     flight->hash = key->hash;
     flight->fetch = call->fetch;
+    flight->arg_release = NULL;
     flight->stops = call->stop_when_abandoned != 0;
-    flight->charge = mem_charge(size);
     flight->answer.status = ASIDE_PENDING;
     flight->answer.ttl_ms = call->ttl_ms;
     flight->key_len = key->len;
@@ -102,6 +100,17 @@ struct flight *flight_new(const struct flight_options *options, const struct fli
     atomic_init(&flight->handles, 1);
     park_init(&flight->park);
     copy_argument(flight, call);
+}
+
+struct flight *flight_new(const struct flight_options *options, const struct flight_key *key,
+                          const aside_call *call)
+{
+    size_t size = flight_size(key->len, call);
+    struct flight *flight = size ? mem_alloc(&options->home->mem, size) : NULL;
+    if (!flight)
+        return NULL;
+    flight_prepare(flight, options, key, call);
+    flight->charge = mem_charge(size);
     return flight;
 }
 
@@ -166,12 +175,25 @@ static void detach(struct flight *flight)
 {
     if (!flight->current)
         return;
-    table_remove(&flight->group->current, &flight->node);
+    if (flight->group->only == flight)
+        flight->group->only = NULL;
+    else
+        table_remove(&flight->group->current, &flight->node);
     flight->current = false;
+}
+
+static bool has_key(const struct flight *flight, const struct flight_key *key)
+{
+    return flight->hash == key->hash && flight->key_len == key->len &&
+           (key->len == 0 || memcmp(flight->key, key->bytes, key->len) == 0);
 }
 
 static struct flight *find(const struct group *group, const struct flight_key *key)
 {
+    if (group->only && has_key(group->only, key))
+        return group->only;
+    if (table_is_empty(&group->current))
+        return NULL;
     struct table_node *node =
         table_find(&group->current, key->bytes, (uint32_t)key->len, key->hash);
     return node ? container_of(node, struct flight, node) : NULL;
@@ -212,10 +234,17 @@ void group_end(struct group *group, struct flight *flight)
         fetch_add_relaxed(&group->bound->credits, 1);
 }
 
+bool group_is_empty(const struct group *group)
+{
+    return !group->only && table_is_empty(&group->current);
+}
+
 bool group_lead(struct group *group, struct flight *flight)
 {
-    if (!table_add(&group->current, &flight->node, flight->key, (uint32_t)flight->key_len,
-                   flight->hash))
+    if (!group->only)
+        group->only = flight;
+    else if (!table_add(&group->current, &flight->node, flight->key, (uint32_t)flight->key_len,
+                        flight->hash))
         return false;
     flight->current = true;
     group_lead_alone(group, flight);

@@ -2,6 +2,9 @@
  * flight/group -- singleflight: for one key, at most one fetch under way that may still store its
  * result (F1).
  *
+ * Most groups have one flight at a time, so one is kept outside the table: that is half the work
+ * for a flight which nobody joins.
+ *
  * A group belongs to whoever owns the lock that it is used under: a shard of a cache, or a
  * stand-alone group. A flight is one fetch with all who wait for it.
  *
@@ -62,7 +65,8 @@ struct flight_bound {
 struct group {
     struct lock *lock;          /* the owner's; immutable */
     struct flight_bound *bound; /* immutable; NULL: none */
-    struct table current;       /* by key; guarded by *lock */
+    struct flight *only;        /* a current flight that is not in the table; guarded by *lock */
+    struct table current;       /* the others, by key; guarded by *lock */
     struct flight *flights;     /* every flight that is not settled; guarded by *lock */
     uint64_t stamp;             /* moves when all keys are written at once; guarded by *lock */
     size_t running;             /* flights under way or queued; guarded by *lock */
@@ -103,6 +107,7 @@ struct flight {
     const unsigned char *key;
     /* guarded by *group->lock */
     struct table_node node;
+    /* from here on all is 0 at first */
     struct flight *next, **link; /* of group->flights */
     bool current, fenced;
     uint32_t waiters;     /* callers attached, the leader included ... */
@@ -134,7 +139,7 @@ struct flight {
     bool stored;
     _Atomic bool ended;   /* the fetch has decided, and all that is above is set */
     bool overtaken;       /* it was fenced, or superseded, or the cache closed */
-    int64_t published_ns; /* coarse clock */
+    int64_t published_ns; /* coarse clock; 0: just now */
     int64_t fresh_until_ns;
     struct job job;
     /* guarded by GRAPH */
@@ -169,7 +174,11 @@ void group_fini(struct group *group);
 
 /* Bytes of a flight for this key and call, or 0 if that cannot be said. */
 size_t flight_size(size_t key_len, const aside_call *call);
-/* With two references, the leader's and the fetch's, and one waiter attached. */
+/* A flight in a block of flight_size(), with two references, the leader's and the fetch's, and one
+ * waiter attached. */
+void flight_prepare(struct flight *flight, const struct flight_options *options,
+                    const struct flight_key *key, const aside_call *call);
+/* The same in a new block. NULL: no memory. */
 struct flight *flight_new(const struct flight_options *options, const struct flight_key *key,
                           const aside_call *call);
 /* Retains the argument of a flight that is led, before its fetch can run: user code, so not under
@@ -213,6 +222,8 @@ struct flight *group_join(struct group *group, const struct flight_key *key, int
 bool group_begin(struct group *group, struct flight *flight);
 /* Its fetch has ended, or it is not led after all. Idempotent. */
 void group_end(struct group *group, struct flight *flight);
+/* No key has a current flight. */
+bool group_is_empty(const struct group *group);
 /* Makes a flight the key's current one, after group_join() found none. False: no memory. */
 bool group_lead(struct group *group, struct flight *flight);
 /* The same, but nobody will join it. */

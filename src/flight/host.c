@@ -106,7 +106,15 @@ void host_free_orphans(struct thread_record *self)
 
 void host_enter(struct host *host, struct host_call *call)
 {
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &call->cancel_state);
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    host_enter_lightly(host, call);
+    call->cancel_state = before;
+}
+
+void host_enter_lightly(struct host *host, struct host_call *call)
+{
+    call->cancel_state = HOST_CANCEL_UNTOUCHED;
     call->self = thread_self();
     call->held = call->self ? NULL : host;
     call->generation = fork_generation();
@@ -125,7 +133,8 @@ void host_exit(const struct host_call *call)
         if (unlikely(call->self->orphans))
             host_free_orphans(call->self);
     }
-    pthread_setcancelstate(call->cancel_state, NULL);
+    if (call->cancel_state != HOST_CANCEL_UNTOUCHED)
+        pthread_setcancelstate(call->cancel_state, NULL);
 }
 
 /* ---- flights --------------------------------------------------------------------------------- */

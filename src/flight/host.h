@@ -103,6 +103,9 @@ struct host_call {
     int cancel_state; /* the thread's own */
 };
 void host_enter(struct host *host, struct host_call *call);
+/* The same, but cancellation is left as it is until the call needs it disabled. */
+void host_enter_lightly(struct host *host, struct host_call *call);
+#define HOST_CANCEL_UNTOUCHED (-1)
 void host_exit(const struct host_call *call);
 
 /* Keeps the host's memory, not its being open. generation: fork_generation() at the hold. */

@@ -26,8 +26,9 @@ static void drop_answer(struct flight_answer *answer)
     answer->given = NULL;
 }
 
-static void settle_answer(struct flight_answer *answer, aside_status status)
+void flight_settle_answer(struct flight *flight, aside_status status)
 {
+    struct flight_answer *answer = &flight->answer;
     bool has_value = answer->entry || answer->given;
     if (status > 0 && status != ASIDE_NOT_FOUND)
         status = ASIDE_E_INVALID;
@@ -65,17 +66,21 @@ static bool claim(struct flight *flight)
     return true;
 }
 
-static bool decide(struct flight *flight, aside_status status)
+static bool decide_inside(struct flight *flight, struct thread_record *self, aside_status status)
 {
+    struct thread_fetch frame;
     if (flight_is_lost(flight) || !claim(flight))
         return false;
-    struct thread_record *self = thread_self();
-    struct thread_fetch frame;
     run_push(self, &frame, flight, NULL);
-    settle_answer(&flight->answer, status);
+    flight_settle_answer(flight, status);
     flight->owner->publish(flight);
     run_pop(self, &frame);
     return true;
+}
+
+static bool decide(struct flight *flight, aside_status status)
+{
+    return decide_inside(flight, thread_self(), status);
 }
 
 /* A lost flight is freed by the call that led it or not at all: its host may be gone by now. */
@@ -141,15 +146,17 @@ static aside_status call_fetch(struct run *run, int cancel_state)
     aside_status status;
     struct flight *flight = run->flight;
     pthread_cleanup_push(unwound, run);
-    pthread_setcancelstate(cancel_state, NULL);
+    if (cancel_state >= 0)
+        pthread_setcancelstate(cancel_state, NULL);
     status = flight->fetch((aside_fetch *)flight, flight->arg);
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    if (cancel_state >= 0)
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     pthread_cleanup_pop(0);
     return status;
 }
 
-bool flight_run(struct flight *flight, struct thread_record *self, void *worker, int cancel_state,
-                bool leader)
+aside_status flight_call(struct flight *flight, struct thread_record *self, void *worker,
+                         int cancel_state, bool leader)
 {
     struct run run = {.self = self, .flight = flight, .leader = leader};
     flight->worker = worker;
@@ -157,14 +164,27 @@ bool flight_run(struct flight *flight, struct thread_record *self, void *worker,
     run_push(self, &run.frame, flight, worker);
     aside_status status = call_fetch(&run, cancel_state);
     finish(&run);
+    return status;
+}
+
+bool flight_conclude(struct flight *flight, struct thread_record *self, aside_status status,
+                     bool leader)
+{
     /* Who gave no handle away has nobody to race with. */
     flight->decides_at_leaders = leader && status != ASIDE_PENDING &&
                                  load_acquire(&flight->handles) == 1 &&
                                  !load_relaxed(&flight->decided);
-    bool decided = status != ASIDE_PENDING && decide(flight, status);
+    bool decided = status != ASIDE_PENDING && decide_inside(flight, self, status);
     flight->decides_at_leaders = false;
     drop_handle(flight);
     return decided;
+}
+
+bool flight_run(struct flight *flight, struct thread_record *self, void *worker, int cancel_state,
+                bool leader)
+{
+    aside_status status = flight_call(flight, self, worker, cancel_state, leader);
+    return flight_conclude(flight, self, status, leader);
 }
 
 bool flight_is_own(const struct thread_record *self, const void *owner, const void *key,

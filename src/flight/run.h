@@ -19,10 +19,17 @@
 #include "flight/group.h"
 
 /* Runs the fetch on this thread and gives the runner's handle back. cancel_state is what the
- * callback is to run with. leader: this thread's caller holds a reference, to be given back if the
+ * callback is to run with; less than 0: as it is. leader: this thread's caller holds a reference, to be given back if the
  * thread ends. True if the callback's return has decided the flight: its answer is published. */
 bool flight_run(struct flight *flight, struct thread_record *self, void *worker, int cancel_state,
                 bool leader);
+/* Its two halves: what the callback returned, and what follows from that. */
+aside_status flight_call(struct flight *flight, struct thread_record *self, void *worker,
+                         int cancel_state, bool leader);
+bool flight_conclude(struct flight *flight, struct thread_record *self, aside_status status,
+                     bool leader);
+/* The answer that the status means; a value that it does not want is dropped. */
+void flight_settle_answer(struct flight *flight, aside_status status);
 /* What runs between the two is inside the flight, for recursion and for closing. self may be NULL. */
 void run_push(struct thread_record *self, struct thread_fetch *frame, const struct flight *flight,
               void *worker);

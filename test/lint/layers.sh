@@ -37,6 +37,7 @@ rooms() {
 2 store/store
 2 flight/run
 2 flight/call
+2 flight/solo
 3 cache/options
 3 cache/reaper
 4 cache/cache

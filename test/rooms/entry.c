@@ -73,6 +73,9 @@ TEST(lengths_are_checked_before_any_arithmetic)
     CHECK(entry_new(ground.home, "k", 1, (size_t)ENTRY_MAX_VALUE + 1) == NULL);
     CHECK(entry_new(ground.home, "k", 1, SIZE_MAX) == NULL);
     CHECK(entry_new(ground.home, "k", 1, SIZE_MAX - 60) == NULL);
+    /* A sum that is too large, as any may be where a size_t has 32 bits. */
+    CHECK(entry_new(ground.home, "k", SIZE_MAX - 100, ENTRY_MAX_VALUE) == NULL);
+    CHECK_INT(ground.ledger.calls, 1); /* the home's */
     static const char key[ASIDE_MAX_KEY];
     struct entry *longest = entry_new(ground.home, key, ASIDE_MAX_KEY, 3);
     CHECK_INT(longest->head.key_len, ASIDE_MAX_KEY);
@@ -269,6 +272,30 @@ TEST(a_wrapped_value_ends_once_with_the_entry_that_was_last)
     ground_fini(&ground);
 }
 
+static void *get_without_record(void *cache)
+{
+    aside_value *value = NULL;
+    process_fail_alloc(1, true);
+    CHECK(thread_self() == NULL);
+    CHECK_STATUS(aside_get(cache, ASIDE_STR("key"), &value), ASIDE_OK);
+    process_fail_alloc(0, false);
+    return value;
+}
+
+TEST(a_thread_without_a_record_gets_the_wrapped_value_as_well)
+{
+    aside_cache *cache = open_quiet();
+    CHECK_STATUS(tally_set(&tally, cache, "key", 77, ASIDE_FOREVER), ASIDE_OK);
+    aside_value *value = thread_join(thread_start(get_without_record, cache));
+    CHECK(aside_value_data(value) == &tally.slot[0]);
+    CHECK_INT(aside_value_size(value), 77);
+    CHECK_INT(value->refs, 2);
+    end_cache(cache);
+    CHECK_INT(tally.freed, 0);
+    aside_value_unref(value);
+    CHECK_INT(tally.freed, 1);
+}
+
 TEST(no_memory_for_a_wrapper_takes_no_reference)
 {
     ground_init(&ground, 0, 0);
@@ -325,6 +352,24 @@ TEST(lone_values_check_their_arguments)
     CHECK_INT(tally.freed, 0);
 }
 
+static void free_nothing(void *ptr, void *times)
+{
+    CHECK(ptr == NULL);
+    ++*(int *)times;
+}
+
+TEST(no_pointer_of_no_size_can_be_wrapped)
+{
+    int times = 0;
+    aside_value *value = NULL;
+    CHECK_STATUS(aside_value_wrap(NULL, 0, free_nothing, &times, &value), ASIDE_OK);
+    CHECK(aside_value_data(value) == NULL);
+    CHECK_INT(aside_value_size(value), 0);
+    CHECK_INT(times, 0);
+    aside_value_unref(value);
+    CHECK_INT(times, 1);
+}
+
 TEST(lone_values_are_immutable_copies)
 {
     char text[] = "text";
@@ -379,6 +424,53 @@ TEST(handles_and_the_drop_race_and_one_of_them_frees)
         CHECK_INT(ground.ledger.live_blocks, 1);
     }
     perturb(0);
+    ground_fini(&ground);
+}
+
+/* The one handle there is goes to another thread, which gives it back at once. */
+static _Atomic(aside_value *) offered;
+static _Atomic bool over;
+
+static void *give_back_main(void *arg)
+{
+    while (!load_acquire(&over))
+        aside_value_unref(exchange_acq_rel(&offered, NULL));
+    return arg;
+}
+
+static aside_alloc counting;
+static pthread_t dropper;
+static _Atomic bool freed_pinned_by_dropper;
+
+static void watching_free(void *block, void *ctx)
+{
+    if (ground.home->pinned_bytes > 0 && pthread_equal(pthread_self(), dropper))
+        store_release(&freed_pinned_by_dropper, true);
+    counting.free(block, ctx);
+}
+
+/* It saw a handle, and there is none any more when it has given its own reference back. */
+TEST(the_index_s_reference_may_be_the_last_of_all)
+{
+    ground_init(&ground, 0, 0);
+    struct mem plain = ground.home->mem;
+    counting = plain.hooks;
+    ground.home->mem.hooks.free = watching_free;
+    dropper = pthread_self();
+    pthread_t other = thread_start(give_back_main, NULL);
+    perturb(test_seed() | 1);
+    while (!load_acquire(&freed_pinned_by_dropper)) {
+        struct entry *entry = make("key", "text");
+        store_release(&offered, entry_handle(entry));
+        entry_drop(entry);
+        WAIT_UNTIL(load_acquire(&offered) == NULL);
+    }
+    perturb(0);
+    store_release(&over, true);
+    thread_join(other);
+    CHECK_INT(ground.home->pinned_bytes, 0);
+    CHECK_INT(ground.ledger.live_blocks, 1);
+    ground.home->mem = plain;
     ground_fini(&ground);
 }
 

@@ -190,10 +190,35 @@ TEST(a_flight_that_as_many_have_joined_as_may_is_full)
     end();
 }
 
+TEST(the_only_flight_is_found_before_and_after_others_came)
+{
+    begin();
+    struct flight *first = lead("first"), *second = lead("second"), *joined;
+    CHECK((joined = join("first")) == first);
+    flight_unref(joined);
+    CHECK((joined = join("second")) == second);
+    flight_unref(joined);
+    CHECK(settle(first, ASIDE_OK));
+    CHECK(join("first") == NULL);
+    CHECK((joined = join("second")) == second); /* in the table, which has no only one now */
+    flight_unref(joined);
+    struct flight *third = lead("third");
+    fence("second");
+    CHECK(join("second") == NULL && !group_is_empty(&group));
+    fence("third");
+    CHECK(group_is_empty(&group));
+    CHECK(settle(second, ASIDE_OK) && settle(third, ASIDE_OK));
+    unref_both(first);
+    unref_both(second);
+    unref_both(third);
+    end();
+}
+
 TEST(no_memory_leads_no_flight)
 {
     begin();
     const aside_call call = {ASIDE_CALL, .fetch = never};
+    struct flight *first = lead("first"); /* the only one needs no table */
     for (int nth = 1; nth <= 3; nth++) {
         struct flight *flight = make_for("key", &call);
         ground.ledger.fail_at = nth;
@@ -201,11 +226,13 @@ TEST(no_memory_leads_no_flight)
         CHECK(!group_lead(&group, flight));
         lock_release(&lock);
         ground.ledger.fail_at = 0;
-        CHECK(group.flights == NULL);
+        CHECK(group.flights == first && !first->next);
         flight_discard(flight);
         CHECK(join("key") == NULL);
     }
     CHECK_INT(released, 0);
+    CHECK(settle(first, ASIDE_OK));
+    unref_both(first);
     end();
 }
 

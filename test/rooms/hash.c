@@ -6,6 +6,10 @@
 
 #include "cache/cache.h"
 
+#include <errno.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+
 /* ---- a reference that is slow and plain ---------------------------------------------------------- */
 
 static uint64_t rotated(uint64_t x, unsigned bits)
@@ -133,6 +137,42 @@ TEST(no_random_source_is_said)
     process_fail_random(1, false);
     CHECK(!hash_seed_init(&seed, NULL));
     CHECK(hash_seed_init(&seed, NULL));
+}
+
+/* In front of the C library's: so many calls are interrupted, and none gives more than so much. */
+static _Atomic int interruptions, calls;
+static size_t most_drawn = SIZE_MAX;
+
+ssize_t getrandom(void *buffer, size_t size, unsigned int flags)
+{
+    calls++;
+    if (interruptions > 0) {
+        interruptions--;
+        errno = EINTR;
+        return -1;
+    }
+    return syscall(SYS_getrandom, buffer, size < most_drawn ? size : most_drawn, flags);
+}
+
+TEST(a_draw_that_a_signal_interrupts_is_made_again)
+{
+    struct hash_seed one = {0, 0}, other = {0, 0};
+    interruptions = 3;
+    CHECK(hash_seed_init(&one, NULL));
+    CHECK_INT(calls, 4);
+    interruptions = 1;
+    CHECK(hash_seed_init(&other, NULL));
+    CHECK_INT(calls, 6);
+    CHECK(one.k0 != other.k0 && one.k1 != other.k1);
+}
+
+TEST(half_a_seed_is_none)
+{
+    struct hash_seed seed = {5, 6};
+    most_drawn = 8;
+    CHECK(!hash_seed_init(&seed, NULL));
+    CHECK_INT(calls, 1);
+    CHECK(seed.k0 == 5 && seed.k1 == 6);
 }
 
 /* ---- the bits ------------------------------------------------------------------------------------ */

@@ -34,9 +34,14 @@ static uint64_t hash(uint32_t i)
     return ground_hash(&ground, &keys[i], sizeof keys[i]);
 }
 
+static struct entry *find_bytes(uint64_t its_hash, const void *key, size_t key_len)
+{
+    return index_find(&index_, its_hash, key, key_len);
+}
+
 static struct entry *find(uint32_t i)
 {
-    return index_find(&index_, hash(i), &keys[i], sizeof keys[i]);
+    return find_bytes(hash(i), &keys[i], sizeof keys[i]);
 }
 
 static _Atomic uint64_t *locate(uint32_t i)
@@ -247,6 +252,27 @@ TEST(a_chain_of_one_hash_is_searched_to_its_end)
     end();
 }
 
+TEST(the_length_is_part_of_a_key)
+{
+    uint64_t one_hash = test_random();
+    begin(0);
+    CHECK(grow());
+    struct entry *shorter = entry_make(ground.home, "abc", 3, 4, 1, CLOCK_NEVER);
+    struct entry *longer = entry_make(ground.home, "abcdef", 6, 4, 1, CLOCK_NEVER);
+    CHECK_INT(index_insert(&index_, one_hash, longer), INDEX_OK);
+    CHECK(index_locate(&index_, one_hash, "abc", 3) == NULL);
+    CHECK(find_bytes(one_hash, "abc", 3) == NULL);
+    CHECK_INT(index_insert(&index_, one_hash, shorter), INDEX_OK);
+    CHECK(find_bytes(one_hash, "abc", 3) == shorter);
+    CHECK(find_bytes(one_hash, "abcdef", 6) == longer);
+    index_remove(&index_, index_locate(&index_, one_hash, "abc", 3));
+    CHECK(find_bytes(one_hash, "abcdef", 6) == longer);
+    index_remove(&index_, index_locate(&index_, one_hash, "abcdef", 6));
+    entry_discard(shorter);
+    entry_discard(longer);
+    end();
+}
+
 TEST(an_overwrite_stays_in_its_word)
 {
     begin(0);
@@ -315,6 +341,18 @@ TEST(a_growth_that_must_wait_is_wanted_again_later)
         CHECK(i < 100);
         CHECK_INT(insert(i), INDEX_OK);
     }
+    check_all();
+    end();
+}
+
+/* Entries may have left between the attempt that failed and the moment at which that is noted. */
+TEST(a_growth_that_nobody_wants_any_more_is_not_put_off)
+{
+    begin(0);
+    fill(10);
+    size_t grow_at = index_.grow_at;
+    index_grow_later(&index_);
+    CHECK_INT(index_.grow_at, grow_at);
     check_all();
     end();
 }
@@ -639,6 +677,18 @@ static void expect_broken(void)
     CHECK(!index_check(&index_, NULL));
 }
 
+/* In a bucket that this hash does not belong to. */
+static _Atomic uint64_t *empty_word_elsewhere(uint64_t its_hash)
+{
+    struct index_array *array = atomic_load(&index_.array);
+    for (size_t at = its_hash + 1;; at++) {
+        struct index_bucket *other = index_bucket_at(array, at & array->mask);
+        for (unsigned i = 0; i < INDEX_WORDS; i++)
+            if (((at ^ its_hash) & array->mask) && atomic_load(&other->word[i]) == 0)
+                return &other->word[i];
+    }
+}
+
 TEST(the_check_reports_what_is_broken)
 {
     begin(0);
@@ -655,16 +705,10 @@ TEST(the_check_reports_what_is_broken)
     expect_broken();
     atomic_store(word, 0);
     expect_broken();
-    struct index_array *array = atomic_load(&index_.array);
-    struct index_bucket *other = index_bucket_at(array, (hash(17) + 1) & array->mask);
-    for (unsigned i = 0; i < INDEX_WORDS; i++) {
-        if (atomic_load(&other->word[i]) != 0)
-            continue;
-        atomic_store(&other->word[i], right); /* another bucket */
-        expect_broken();
-        atomic_store(&other->word[i], 0);
-        break;
-    }
+    _Atomic uint64_t *other = empty_word_elsewhere(hash(17));
+    atomic_store(other, right);
+    expect_broken();
+    atomic_store(other, 0);
     atomic_store(word, right);
     check_all();
     fclose(nowhere);

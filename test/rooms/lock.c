@@ -101,6 +101,27 @@ static void same_rank(void)
     lock_take(&other_shard);
 }
 
+/* As many as there are records of what is held, and one more. */
+static struct lock ladder[9];
+
+static void take_rungs(int count)
+{
+    for (int i = 0; i < count; i++) {
+        lock_init(&ladder[i], (enum lock_rank)(RANK_REGISTRY + i));
+        lock_take(&ladder[i]);
+    }
+}
+
+static void hold_eight(void)
+{
+    take_rungs(8);
+}
+
+static void hold_nine(void)
+{
+    take_rungs(9);
+}
+
 static void released_out_of_order(void)
 {
     lock_take(&shard);
@@ -121,6 +142,13 @@ TEST(ranks_may_only_rise)
     CHECK(aborts(downwards));
     CHECK(aborts(downwards_by_try));
     CHECK(aborts(same_rank));
+}
+
+TEST(no_more_locks_are_held_at_a_time_than_there_is_room_to_note)
+{
+    NEEDS_INVARIANTS();
+    CHECK(!aborts(hold_eight));
+    CHECK(aborts(hold_nine));
 }
 
 TEST(the_innermost_lock_is_released_first)

@@ -136,7 +136,7 @@ TEST(each_duration_is_checked)
 static bool call_taken(const aside_call *from)
 {
     aside_call to;
-    return options_take_call(&to, from);
+    return options_call(from, &to);
 }
 
 TEST(a_call_needs_a_fetch_and_at_most_one_way_to_keep_its_argument)
@@ -191,6 +191,6 @@ TEST(an_older_call_has_no_token_and_no_deadline)
     aside_call to, from = {ASIDE_CALL, .fetch = never, .ttl_ms = 5, .timeout_ms = 6};
     from.cancel = (aside_cancel *)&from;
     from.struct_size = offsetof(aside_call, timeout_ms);
-    CHECK(options_take_call(&to, &from));
+    CHECK(options_call(&from, &to) == &to);
     CHECK(to.struct_size == sizeof to && to.ttl_ms == 5 && to.timeout_ms == 0 && to.cancel == NULL);
 }

@@ -81,6 +81,35 @@ TEST(a_ticket_that_is_out_of_date_is_not_slept_on)
     park_fini(&park);
 }
 
+/* Waits once, with the ticket that is its number. */
+static void *once_main(void *arg)
+{
+    struct sleeper *sleeper = arg;
+    struct parker parker;
+    parker_init(&parker, 1);
+    sleeper->tid = (int)syscall(SYS_gettid);
+    park_wait(&park, &parker, sleeper->number, CLOCK_NEVER);
+    parker_fini(&parker);
+    return NULL;
+}
+
+TEST(a_ticket_is_slept_on_though_another_lay_down_with_the_same)
+{
+    static struct sleeper first, second;
+    park_init(&park);
+    uint32_t ticket = park_ticket(&park);
+    sleeper_begin(&first, 0);
+    CHECK_INT(park_ticket(&park), ticket | PARK_SLEEPERS);
+    second.number = ticket;
+    second.thread = thread_start(once_main, &second);
+    WAIT_UNTIL(second.tid != 0 && is_asleep(&second));
+    first.flag = true;
+    park_wake_all(&park);
+    thread_join(first.thread);
+    thread_join(second.thread);
+    park_fini(&park);
+}
+
 static int64_t waited(int64_t deadline_ns)
 {
     struct parker parker;

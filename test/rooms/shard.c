@@ -427,6 +427,109 @@ TEST(a_growth_that_comes_late_goes_in_small_steps_as_well)
     end();
 }
 
+/* What happens while the memory for a table is sought, for which no lock is held. */
+static void (*meanwhile)(void);
+
+static void *slow_malloc(size_t size, void *ctx)
+{
+    void (*now_do)(void) = meanwhile;
+    meanwhile = NULL;
+    if (now_do)
+        now_do();
+    return counting.malloc(size, ctx);
+}
+
+static enum shard_end grow_while(void (*something)(void))
+{
+    size_t room = 0;
+    counting = ground.mem.hooks;
+    ground.mem.hooks.malloc = slow_malloc;
+    meanwhile = something;
+    enum shard_end result = shard_grow(shard, true, &room);
+    ground.mem.hooks = counting;
+    CHECK(meanwhile == NULL);
+    return result;
+}
+
+static void close_meanwhile(void)
+{
+    lock_take(&shard->lock);
+    shard->group.closed = true;
+    lock_release(&shard->lock);
+}
+
+static void grow_meanwhile(void)
+{
+    size_t room = 0;
+    CHECK_INT(shard_grow(shard, true, &room), SHARD_OK);
+    CHECK(!index_is_stuck(&shard->index));
+}
+
+TEST(a_table_that_comes_too_late_is_thrown_away)
+{
+    begin(0, 0, SIZE_MAX);
+    int64_t blocks = ground.ledger.live_blocks;
+    CHECK_INT(grow_while(grow_meanwhile), SHARD_OK);
+    CHECK_INT(ground.ledger.live_blocks, blocks + 1);
+    check_bytes();
+    CHECK_INT(put_as(1, make(1, 1, CLOCK_NEVER), SHARD_SET), SHARD_OK);
+    end();
+}
+
+TEST(a_table_for_a_shard_that_was_closed_meanwhile_is_thrown_away)
+{
+    size_t room = 0;
+    begin(0, 0, SIZE_MAX);
+    int64_t blocks = ground.ledger.live_blocks;
+    CHECK_INT(grow_while(close_meanwhile), SHARD_OK);
+    CHECK_INT(ground.ledger.live_blocks, blocks);
+    CHECK_INT(ground.budget.bytes, 0);
+    CHECK(index_is_stuck(&shard->index));
+    int64_t calls = ground.ledger.calls;
+    CHECK_INT(shard_grow(shard, true, &room), SHARD_OK); /* and from now on none is made */
+    CHECK_INT(ground.ledger.calls, calls);
+    end();
+}
+
+static void fill_until_growth_is_wanted(void)
+{
+    size_t room = 0;
+    CHECK_INT(shard_grow(shard, true, &room), SHARD_OK);
+    for (uint32_t i = 0; !index_wants_array(&shard->index); i++)
+        CHECK_INT(put_as(i, make(i, 0, CLOCK_NEVER), SHARD_SET), SHARD_OK);
+}
+
+/* Twice, as the last try and not. */
+static void check_refused_growth(enum shard_end expected, int64_t fail_at)
+{
+    for (int last_try = 0; last_try < 2; last_try++) {
+        size_t room = 0;
+        CHECK(index_wants_array(&shard->index));
+        ground.ledger.fail_at = fail_at;
+        CHECK_INT(shard_grow(shard, last_try, &room), expected);
+        CHECK_INT(room, index_array_bytes(index_next_size(&shard->index)));
+        CHECK(!shard->array_coming);
+    }
+    CHECK(!index_wants_array(&shard->index));
+}
+
+TEST(after_the_last_try_for_a_table_nobody_tries_for_a_while)
+{
+    begin(0, 0, SIZE_MAX);
+    fill_until_growth_is_wanted();
+    check_refused_growth(SHARD_NO_MEMORY, 1);
+    check_bytes();
+    end();
+    begin(64 << 10, 0, SIZE_MAX);
+    fill_until_growth_is_wanted();
+    size_t left = ground.budget.max_bytes - ground.budget.bytes;
+    CHECK(budget_reserve(&ground.budget, left, 0));
+    check_refused_growth(SHARD_NO_ROOM, 0);
+    budget_refund(&ground.budget, left, 0);
+    check_bytes();
+    end();
+}
+
 /* ---- doom ---------------------------------------------------------------------------------------- */
 
 TEST(a_doomed_array_stays_while_a_reader_is_inside)
@@ -450,6 +553,22 @@ TEST(a_doomed_array_stays_while_a_reader_is_inside)
     stalled_end(&reader);
     free_waiting();
     CHECK(ground.ledger.live_blocks < blocks - 20);
+    end();
+}
+
+TEST(no_more_than_a_slice_is_taken_whatever_is_asked_for)
+{
+    bool more;
+    begin(0, 0, SIZE_MAX);
+    for (uint32_t i = 0; i < SHARD_SLICE + 7; i++)
+        store(i, CLOCK_NEVER);
+    lock_take(&shard->lock);
+    shard_clear(shard, now);
+    lock_release(&shard->lock);
+    CHECK_INT(shard_dismantle(shard, 1000, &more), SHARD_SLICE);
+    CHECK(more);
+    CHECK_INT(shard_dismantle(shard, 1000, &more), 7);
+    CHECK(shard->doomed == NULL);
     end();
 }
 
@@ -482,8 +601,7 @@ TEST(two_may_bring_the_first_array_and_one_larger_is_made_at_a_time)
     int64_t blocks = ground.ledger.live_blocks;
     CHECK_INT(shard_grow(shard, true, &room), SHARD_OK); /* nothing is wanted */
     CHECK_INT(ground.ledger.live_blocks, blocks);
-    for (uint32_t i = 0; !index_wants_array(&shard->index); i++)
-        CHECK_INT(put_as(i, make(i, 0, CLOCK_NEVER), SHARD_SET), SHARD_OK);
+    fill_until_growth_is_wanted();
     shard->array_coming = true;
     blocks = ground.ledger.live_blocks;
     CHECK_INT(shard_grow(shard, true, &room), SHARD_OK);
@@ -516,5 +634,135 @@ TEST(a_chain_that_cannot_be_made_longer_is_short_of_memory)
     CHECK_INT(result, SHARD_NO_MEMORY);
     CHECK_INT(shard->index.count, linked);
     CHECK_INT(put_as(linked, make(linked, 0, CLOCK_NEVER), SHARD_SET), SHARD_OK);
+    end();
+}
+
+/* ---- threads near their end ---------------------------------------------------------------------- */
+
+static pthread_key_t late;
+static size_t freed_late;
+
+/* In the last round there is no record any more. */
+static void late_upkeep(void *again)
+{
+    if (thread_self() != NULL) {
+        pthread_setspecific(late, again);
+        return;
+    }
+    size_t before = shard->limbo.bytes;
+    (void)upkeep(true);
+    freed_late += before - shard->limbo.bytes;
+}
+
+static void *late_main(void *arg)
+{
+    CHECK(thread_self() != NULL);
+    pthread_setspecific(late, arg);
+    return NULL;
+}
+
+TEST(a_thread_without_a_record_does_its_share_of_the_housekeeping)
+{
+    CHECK(thread_self() != NULL); /* whose key comes first, so that its destructor does */
+    CHECK_INT(pthread_key_create(&late, late_upkeep), 0);
+    begin(0, 0, SIZE_MAX);
+    for (int i = 0; i < 20; i++)
+        CHECK_INT(put_as(1, make(1, 100, CLOCK_NEVER), SHARD_SET), SHARD_OK);
+    CHECK(shard->limbo.bytes > 19 * 100);
+    thread_join(thread_start(late_main, &late));
+    CHECK(freed_late > 19 * 100);
+    CHECK_INT(shard->limbo.bytes, 0);
+    end();
+}
+
+/* ---- the end ------------------------------------------------------------------------------------- */
+
+static void *fini_main(void *arg)
+{
+    shard_fini(shard);
+    return arg;
+}
+
+static void close_shard(void)
+{
+    lock_take(&shard->lock);
+    shard_clear(shard, now);
+    shard->group.closed = true;
+    lock_release(&shard->lock);
+}
+
+/* Its own readers have gone: these are of another cache, which the epoch does not tell apart. */
+static void end_with_reader(bool (*held_up)(void))
+{
+    struct stalled reader;
+    stalled_begin(&reader);
+    close_shard();
+    int64_t blocks = ground.ledger.live_blocks;
+    pthread_t ender = thread_start(fini_main, NULL);
+    WAIT_UNTIL(held_up());
+    CHECK_INT(ground.ledger.live_blocks, blocks);
+    stalled_end(&reader);
+    thread_join(ender);
+    mem_free(&mem_default, shard_block);
+    ground_fini(&ground);
+}
+
+/* What the shard's lock is held for is over: the ender found that it has to come again. */
+static bool limbo_waits(void)
+{
+    lock_take(&shard->lock);
+    bool waits = shard->limbo.waiting.count == 1;
+    lock_release(&shard->lock);
+    return waits;
+}
+
+TEST(a_shard_that_ends_waits_for_what_is_in_limbo)
+{
+    begin(0, 0, SIZE_MAX);
+    lock_take(&shard->lock);
+    limbo_add(&shard->limbo, make(1, 100, CLOCK_NEVER));
+    lock_release(&shard->lock);
+    end_with_reader(limbo_waits);
+}
+
+static uint64_t epoch_before;
+
+static bool doom_waits(void)
+{
+    bool tried = load_acquire(&epoch_global.now) > epoch_before;
+    lock_take(&shard->lock);
+    CHECK(shard->doomed != NULL);
+    lock_release(&shard->lock);
+    return tried;
+}
+
+TEST(a_shard_that_ends_waits_for_its_arrays)
+{
+    begin(0, 0, SIZE_MAX);
+    for (uint32_t i = 0; i < SHARD_SLICE; i++) /* so that a second slice finds none */
+        store(i, CLOCK_NEVER);
+    epoch_before = load_acquire(&epoch_global.now);
+    end_with_reader(doom_waits);
+}
+
+/* ---- the check ----------------------------------------------------------------------------------- */
+
+TEST(the_check_reports_what_is_broken)
+{
+    FILE *nowhere = fopen("/dev/null", "we");
+    uint32_t key = 1;
+    begin(0, 0, SIZE_MAX);
+    store(key, now + 1000);
+    shard->index.count++;
+    CHECK(!shard_check(shard, nowhere));
+    shard->index.count--;
+    lock_take(&shard->lock);
+    struct entry_link *link = &shard_find(shard, hash(key), &key, sizeof key)->link, right = *link;
+    lock_release(&shard->lock);
+    link->prev = link;
+    CHECK(!shard_check(shard, nowhere));
+    *link = right;
+    CHECK(shard_check(shard, stderr));
+    fclose(nowhere);
     end();
 }

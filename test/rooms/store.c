@@ -34,6 +34,11 @@ static void set_small(aside_cache *cache, uint32_t count, int64_t ttl_ms)
 
 static char bytes[1 << 20];
 
+static aside_status fetch_text(aside_fetch *fetch, void *arg)
+{
+    return aside_fetch_copy(fetch, arg, strlen(arg));
+}
+
 /* ---- shards -------------------------------------------------------------------------------------- */
 
 TEST(a_small_cache_has_few_shards_and_every_key_one_of_them)
@@ -120,6 +125,288 @@ TEST(an_overwrite_by_a_larger_value_may_evict_but_not_fail)
         CHECK_STATUS(look(cache, "growing"), ASIDE_OK);
         CHECK(STAT(cache, bytes) <= 128 << 10);
     }
+    finish(cache);
+}
+
+/* ---- room that others take ----------------------------------------------------------------------- */
+
+/* Two shards, of which one thread makes room in turn; this one holds the lock of the next until it
+ * has taken away what was made. */
+static struct store *contended;
+static uint32_t first_victim;
+static size_t stolen;
+static _Atomic bool maker_done;
+
+static pthread_mutex_t *victim_mutex(uint32_t turn)
+{
+    return &contended->shards[(first_victim + turn) & 1].lock.mutex;
+}
+
+static void steal_room(void)
+{
+    struct budget *budget = &contended->budget;
+    size_t left = budget->max_bytes - load_relaxed(&budget->bytes);
+    CHECK(budget_reserve(budget, left, 0));
+    stolen += left;
+}
+
+static void *maker_main(void *arg)
+{
+    struct shard *near = &contended->shards[(first_victim + 1) & 1];
+    bool made = store_make_room(contended, near, *(const size_t *)arg);
+    store_release(&maker_done, true);
+    return made ? arg : NULL;
+}
+
+/* A lock that is free is tried for, since these have one rank. */
+static void rob(pthread_t *maker, size_t *lacking)
+{
+    uint32_t turn = 0;
+    steal_room();
+    CHECK_INT(pthread_mutex_trylock(victim_mutex(turn)), 0);
+    *maker = thread_start(maker_main, lacking);
+    for (;; turn++) {
+        WAIT_UNTIL(load_relaxed(&contended->next_victim) == first_victim + turn + 1 ||
+                   load_acquire(&maker_done));
+        if (load_acquire(&maker_done))
+            break;
+        steal_room();
+        CHECK_INT(pthread_mutex_trylock(victim_mutex(turn + 1)), 0);
+        pthread_mutex_unlock(victim_mutex(turn));
+    }
+    pthread_mutex_unlock(victim_mutex(turn));
+}
+
+TEST(whose_room_is_taken_by_others_evicts_twice_its_size_and_not_the_whole_cache)
+{
+    enum { ENTRIES = 3000, LACKING = 200 };
+    pthread_t maker;
+    size_t charge;
+    aside_cache *cache = open_with(512 << 10, 0);
+    set_small(cache, ENTRIES, ASIDE_FOREVER);
+    CHECK(entry_charge_of(4, 1, &charge));
+    size_t lacking = LACKING * charge;
+    contended = &cache->store;
+    CHECK_INT(contended->shard_mask, 1);
+    first_victim = load_relaxed(&contended->next_victim);
+    rob(&maker, &lacking);
+    CHECK(thread_join(maker) == &lacking); /* it is worth another try */
+    CHECK(STAT(cache, evicted) > 2 * LACKING);
+    CHECK(STAT(cache, evicted) < ENTRIES / 2);
+    CHECK_INT(aside_count(cache), ENTRIES - STAT(cache, evicted));
+    budget_refund(&contended->budget, stolen, 0);
+    finish(cache);
+}
+
+static int refills, refills_left;
+
+static void refill(void *object, void *cache);
+
+/* Larger than what limbo may hold. */
+static void put_refilling(aside_cache *cache)
+{
+    static int object;
+    aside_value *value = NULL;
+    CHECK_STATUS(aside_value_wrap(&object, 40000, refill, cache, &value), ASIDE_OK);
+    CHECK_STATUS(aside_set_value(cache, ASIDE_STR("refilling"), value, ASIDE_FOREVER), ASIDE_OK);
+    aside_value_unref(value);
+}
+
+/* Limbo is as full again as before. */
+static void refill(void *object, void *cache)
+{
+    (void)object;
+    if (refills_left == 0)
+        return;
+    refills_left--;
+    refills++;
+    put_refilling(cache);
+}
+
+TEST(a_write_whose_room_is_always_taken_is_refused_in_the_end)
+{
+    aside_cache *cache = open_with(256 << 10, 0);
+    refills_left = 1000;
+    put_refilling(cache);
+    put_refilling(cache);
+    CHECK(cache->store.shards[0].limbo.bytes > cache->store.shards[0].limbo_max);
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("key"), "v", 1, ASIDE_FOREVER), ASIDE_E_BUSY);
+    CHECK(refills > 1 && refills <= 100);
+    CHECK_STATUS(look(cache, "key"), ASIDE_MISS);
+    refills_left = 2;
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("key"), "v", 1, ASIDE_FOREVER), ASIDE_OK);
+    CHECK(holds(cache, "key", "v"));
+    finish(cache);
+}
+
+/* ---- memory -------------------------------------------------------------------------------------- */
+
+TEST(a_chain_that_cannot_be_made_longer_refuses_the_entry_and_nothing_else)
+{
+    aside_status status = ASIDE_OK;
+    uint32_t next = 1;
+    int64_t calls = 0;
+    aside_cache *cache = open_with(256 << 10, 0);
+    set_small(cache, 1, ASIDE_FOREVER);
+    for (; status == ASIDE_OK; next++) { /* each gets the memory for its own block and no more */
+        CHECK(next < 1000);
+        calls = ledger.calls;
+        ledger.fail_for_ever = true;
+        ledger.fail_at = 2;
+        status = aside_set(cache, &next, sizeof next, "v", 1, ASIDE_FOREVER);
+        ledger.fail_at = 0;
+    }
+    CHECK_STATUS(status, ASIDE_E_NOMEM);
+    CHECK(ledger.calls - calls <= 4); /* it does not ask again and again */
+    CHECK_INT(aside_count(cache), --next);
+    CHECK(store_check(&cache->store, stderr));
+    CHECK_STATUS(aside_set(cache, &next, sizeof next, "v", 1, ASIDE_FOREVER), ASIDE_OK);
+    CHECK_INT(aside_count(cache), next + 1);
+    finish(cache);
+}
+
+/* As if another thread had been making it meanwhile, and then had no memory for it. */
+TEST(a_reap_brings_the_larger_table_that_no_write_has_brought)
+{
+    aside_cache *cache = open_with(256 << 10, 0);
+    struct shard *shard = &cache->store.shards[0];
+    shard->array_coming = true;
+    set_small(cache, 60, ASIDE_FOREVER);
+    CHECK(index_wants_array(&shard->index));
+    shard->array_coming = false;
+    CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
+    CHECK(!index_wants_array(&shard->index));
+    CHECK_INT(aside_count(cache), 60);
+    finish(cache);
+}
+
+/* ---- hashes -------------------------------------------------------------------------------------- */
+
+/* The first key, as a text, whose hash is that one's in every bit of the mask. */
+static void find_key(aside_cache *cache, uint64_t hash, uint64_t mask, char text[16])
+{
+    for (unsigned i = 0;; i++) {
+        size_t length = (size_t)snprintf(text, 16, "%u", i);
+        if (((cache_hash(cache, text, length) ^ hash) & mask) == 0)
+            return;
+    }
+}
+
+static void never_called(const void *data, size_t size, void *ctx)
+{
+    (void)data, (void)size, (void)ctx;
+    CHECK(!"there is something to visit");
+}
+
+static void check_missed_and_fetched(aside_cache *cache, const char *key)
+{
+    static char text[] = "fetched";
+    struct caller caller;
+    CHECK_STATUS(look(cache, key), ASIDE_MISS);
+    CHECK_STATUS(aside_copy(cache, key, strlen(key), NULL, 0, NULL), ASIDE_MISS);
+    CHECK_STATUS(aside_visit(cache, key, strlen(key), never_called, NULL), ASIDE_MISS);
+    caller_init(&caller, cache, key, fetch_text, text);
+    CHECK_STATUS(caller_run(&caller), ASIDE_OK);
+    CHECK(value_is(caller.result.value, text));
+    caller_drop(&caller);
+    CHECK(holds(cache, key, text));
+}
+
+#define TAG_BITS (~UINT64_C(0) << INDEX_TAG_SHIFT)
+
+TEST(a_tag_of_zero_is_not_mistaken_for_an_empty_word)
+{
+    char key[16];
+    aside_cache *cache = open_with(256 << 10, 0);
+    find_key(cache, 0, TAG_BITS, key);
+    check_missed_and_fetched(cache, key); /* while there is no table */
+    CHECK_STATUS(aside_delete(cache, key, strlen(key)), ASIDE_OK);
+    check_missed_and_fetched(cache, key); /* and in an empty bucket */
+    finish(cache);
+}
+
+TEST(keys_of_one_bucket_and_one_tag_are_told_apart)
+{
+    char key[16];
+    aside_cache *cache = open_with(256 << 10, 0);
+    put(cache, "the other key", "other", ASIDE_FOREVER);
+    uint64_t other = cache_hash(cache, ASIDE_STR("the other key"));
+    find_key(cache, other, TAG_BITS | 7, key);
+    check_missed_and_fetched(cache, key);
+    CHECK(holds(cache, "the other key", "other"));
+    CHECK_STATUS(aside_delete(cache, ASIDE_STR("the other key")), ASIDE_OK);
+    CHECK(holds(cache, key, "fetched"));
+    finish(cache);
+}
+
+/* ---- readers ------------------------------------------------------------------------------------- */
+
+static aside_status never_fetched(aside_fetch *fetch, void *arg)
+{
+    (void)fetch, (void)arg;
+    CHECK(!"the key is there");
+    return ASIDE_OK;
+}
+
+static void expect_visited(const void *data, size_t size, void *ctx)
+{
+    ++*(int *)ctx;
+    CHECK(size == 1 && *(const char *)data == 'v');
+}
+
+static void check_found(aside_cache *cache, const char *key)
+{
+    char copy = 0;
+    int visits = 0;
+    struct caller caller;
+    CHECK(holds(cache, key, "v"));
+    CHECK_STATUS(aside_copy(cache, key, strlen(key), &copy, 1, NULL), ASIDE_OK);
+    CHECK_INT(copy, 'v');
+    CHECK_STATUS(aside_visit(cache, key, strlen(key), expect_visited, &visits), ASIDE_OK);
+    CHECK_INT(visits, 1);
+    caller_init(&caller, cache, key, never_fetched, NULL);
+    CHECK_STATUS(caller_run(&caller), ASIDE_OK);
+    CHECK(value_is(caller.result.value, "v"));
+    caller_drop(&caller);
+}
+
+/* So many buckets of the one shard have moved to a larger table. */
+static size_t moved(aside_cache *cache)
+{
+    struct index_array *array = atomic_load(&cache->store.shards[0].index.array);
+    return atomic_load(&array->next) ? array->moved : 0;
+}
+
+TEST(every_verb_finds_every_key_in_the_middle_of_a_growth)
+{
+    char key[16];
+    int keys = 0;
+    aside_cache *cache = open_with(256 << 10, 0);
+    while (keys < 100 || moved(cache) == 0) {
+        snprintf(key, sizeof key, "%d", keys++);
+        put(cache, key, "v", ASIDE_FOREVER);
+    }
+    for (int i = 0; i < keys; i++) {
+        snprintf(key, sizeof key, "%d", i);
+        check_found(cache, key);
+    }
+    CHECK(moved(cache) > 0); /* still */
+    finish(cache);
+}
+
+TEST(a_reader_that_meets_what_is_over_waits_for_no_writer)
+{
+    aside_cache *cache = open_with(256 << 10, 0);
+    struct shard *shard = &cache->store.shards[0];
+    put(cache, "key", "v", 1);
+    fake_clock_advance_ms(&fake, 1, NULL);
+    lock_take(&shard->lock);
+    CHECK_STATUS(look(cache, "key"), ASIDE_MISS);
+    CHECK_INT(aside_count(cache), 1);
+    lock_release(&shard->lock);
+    CHECK_STATUS(look(cache, "key"), ASIDE_MISS);
+    CHECK_INT(aside_count(cache), 0);
+    CHECK_INT(STAT(cache, expired), 1);
     finish(cache);
 }
 
@@ -224,11 +511,6 @@ TEST(arrays_that_growth_replaced_are_freed_on_the_way)
 }
 
 /* ---- a reader that does not leave ---------------------------------------------------------------- */
-
-static aside_status fetch_text(aside_fetch *fetch, void *arg)
-{
-    return aside_fetch_copy(fetch, arg, strlen(arg));
-}
 
 static aside_status fetch_give(aside_fetch *fetch, void *arg)
 {
@@ -366,5 +648,22 @@ TEST(bounds_hold_and_nothing_leaks_with_four_writers)
     CHECK_INT(STAT(cache, entries), 0);
     CHECK(STAT(cache, bytes) <= 1000); /* an empty table */
     CHECK_INT(STAT(cache, limbo_bytes), 0);
+    finish(cache);
+}
+
+/* ---- the check ----------------------------------------------------------------------------------- */
+
+TEST(the_check_looks_at_every_shard)
+{
+    FILE *nowhere = fopen("/dev/null", "we");
+    aside_cache *cache = open_with(1 << 20, 0);
+    set_small(cache, 100, ASIDE_FOREVER);
+    for (size_t i = 0; i <= cache->store.shard_mask; i++) {
+        cache->store.shards[i].index.count++;
+        CHECK(!store_check(&cache->store, nowhere));
+        cache->store.shards[i].index.count--;
+    }
+    CHECK(store_check(&cache->store, stderr));
+    fclose(nowhere);
     finish(cache);
 }

@@ -210,3 +210,81 @@ TEST(out_of_memory_at_each_allocation_is_an_answer)
     CHECK(add_all_failing(2, false));
     CHECK(!add_all_failing(calls + 1, true));
 }
+
+/* ---- growth: uthash doubles its 32 buckets when one of them gets a tenth node -------------------- */
+
+/* A hash of that bucket of the first 32; an odd `turn` leaves it when they are doubled. */
+static uint64_t hash_in(unsigned bucket, unsigned turn)
+{
+    return (uint64_t)(bucket + 32 * (turn % 2)) << 16;
+}
+
+/* The tenth node of a bucket comes when there are that many others. */
+static void check_growth(int others, bool spread)
+{
+    begin();
+    for (int i = 0; i < others; i++) {
+        items[i].hash = hash_in(6 + (unsigned)i % 20, (unsigned)i / 20);
+        CHECK(add(&items[i]));
+    }
+    int64_t calls = ledger.calls, blocks = ledger.live_blocks;
+    for (unsigned i = 0; i < 10; i++) {
+        CHECK_INT(ledger.calls, calls);
+        items[others + (int)i].hash = hash_in(5, spread ? i : 0);
+        CHECK(add(&items[others + (int)i]));
+    }
+    CHECK_INT(ledger.calls, calls + 1);
+    CHECK_INT(ledger.live_blocks, blocks);
+    check_all();
+    end();
+}
+
+TEST(a_growth_loses_no_node_however_they_are_spread)
+{
+    check_growth(1, false);
+    check_growth(60, false); /* one long chain among short ones */
+    check_growth(53, true);  /* 64 nodes with the resident: one for each new bucket */
+    check_growth(100, true);
+}
+
+TEST(a_growth_without_memory_adds_nothing)
+{
+    begin();
+    for (int i = 0; i < 9; i++) {
+        items[i].hash = hash_in(5, 0);
+        CHECK(add(&items[i]));
+    }
+    items[9].hash = hash_in(5, 0);
+    ledger.fail_at = 1;
+    CHECK(!add(&items[9]));
+    CHECK_INT(ledger.fail_at, 0);
+    check_all();
+    drop(&items[8]); /* the neighbour in its chain */
+    check_all();
+    CHECK(add(&items[9]));
+    CHECK(add(&items[8]));
+    check_all();
+    end();
+}
+
+TEST(after_two_growths_that_did_not_help_there_is_no_third)
+{
+    enum { CROWD = 1100 };
+    static struct item crowd[CROWD];
+    int64_t calls = 0;
+    begin();
+    for (int i = 0; i < CROWD; i++) {
+        crowd[i].key_len = (uint32_t)snprintf(crowd[i].key, sizeof crowd[i].key, "key %d", i);
+        crowd[i].hash = UINT64_C(0xdeadbeefcafef00d);
+        CHECK(add(&crowd[i]));
+        if (i == 9)
+            calls = ledger.calls;
+    }
+    CHECK_INT(ledger.calls, calls + 1); /* at the tenth and the hundredth, and then no more */
+    CHECK_INT(table_count(&table), CROWD);
+    for (int i = 0; i < CROWD; i += 7)
+        CHECK(find(&crowd[i]) == &crowd[i]);
+    for (int i = 0; i < CROWD; i++)
+        drop(&crowd[i]);
+    end();
+}

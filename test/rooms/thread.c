@@ -6,6 +6,9 @@
 
 #include "base/thread.h"
 
+#include <errno.h>
+#include <threads.h>
+
 static struct thread_account account, second;
 
 static uint64_t sum_of(struct thread_account *of, unsigned counter)
@@ -224,6 +227,74 @@ TEST(without_memory_for_a_record_counting_goes_on)
     thread_account_close(&account);
 }
 
+static void *hold_record(void *arg)
+{
+    (void)arg;
+    count(&account, 6, 1);
+    gate_pass(&gate);
+    return thread_self();
+}
+
+/* Asks for a record while there is none, and counts when another thread has left its own. */
+static void *ask_too_early(void *other)
+{
+    process_fail_alloc(1, true);
+    struct thread_record *none = thread_self();
+    CHECK(none == NULL);
+    gate_open(&gate);
+    void *left = thread_join(*(pthread_t *)other);
+    thread_count(&account, account.slot, none, 6, 10);
+    CHECK_INT(process_alloc_calls(), 1);
+    CHECK(thread_self() == left);
+    CHECK_INT(load_relaxed(&thread_self()->counters[account.slot].count[6]), 10);
+    process_fail_alloc(0, false);
+    return NULL;
+}
+
+TEST(a_record_that_comes_late_is_counted_in_with_the_counters_that_it_has)
+{
+    CHECK(thread_self() != NULL);
+    CHECK(thread_account_open(&account));
+    gate_init(&gate);
+    pthread_t other = thread_start(hold_record, NULL);
+    gate_wait_arrived(&gate, 1);
+    thread_join(thread_start(ask_too_early, &other));
+    CHECK_INT(sum_of(&account, 6), 11);
+    thread_account_close(&account);
+}
+
+static void count_locked(uint64_t n)
+{
+    int64_t calls = process_alloc_calls();
+    lock_take(&thread_registry); /* who took it would not come back */
+    thread_count_locked(&account, 7, n);
+    lock_release(&thread_registry);
+    CHECK_INT(process_alloc_calls(), calls);
+}
+
+static void *locked_main(void *arg)
+{
+    (void)arg;
+    count_locked(1);
+    CHECK(thread_current == NULL); /* nor did that make a record */
+    CHECK(thread_self() != NULL);
+    count_locked(10);
+    CHECK_INT(account.shared[7], 11);
+    thread_count_prepare(&account);
+    count_locked(100);
+    CHECK_INT(account.shared[7], 11);
+    return NULL;
+}
+
+TEST(counting_under_a_lock_takes_neither_a_lock_nor_memory)
+{
+    CHECK(thread_self() != NULL); /* the main thread's is in use: there is none to be reused */
+    CHECK(thread_account_open(&account));
+    thread_join(thread_start(locked_main, NULL));
+    CHECK_INT(sum_of(&account, 7), 111);
+    thread_account_close(&account);
+}
+
 TEST(without_memory_no_account_is_opened)
 {
     static struct thread_account accounts[20];
@@ -257,13 +328,13 @@ static void *late_main(void *arg)
     return NULL;
 }
 
-static void check_late(void)
+static void check_late(thread_fn main)
 {
     rounds_run = had_no_record = 0;
     CHECK(thread_account_open(&account));
     size_t all = records();
     for (int i = 0; i < 10; i++)
-        thread_join(thread_start(late_main, &account));
+        thread_join(thread_start(main, &account));
     CHECK(rounds_run >= 10);
     CHECK_INT(sum_of(&account, 5), rounds_run);
     CHECK(records() <= all + 1);
@@ -274,15 +345,71 @@ TEST(destructors_that_run_after_the_library_s_may_count)
 {
     CHECK(thread_self() != NULL);
     CHECK_INT(pthread_key_create(&late, late_destructor), 0);
-    check_late();
+    check_late(late_main);
     CHECK(had_no_record > 0); /* in the last round there is no way back */
 }
 
 TEST(destructors_that_run_before_the_library_s_may_count)
 {
     CHECK_INT(pthread_key_create(&late, late_destructor), 0);
-    check_late();
+    check_late(late_main);
     CHECK(had_no_record <= 10); /* in no round but the last */
+}
+
+/* ---- without a place for the record -------------------------------------------------------------- */
+
+/* In front of the C library's, which may find no memory for a record's place in its thread. It is
+ * also called by sanitizers that are not ready yet. */
+static _Thread_local bool no_place;
+
+__attribute__((no_sanitize("address", "thread", "undefined"))) int pthread_setspecific(
+    pthread_key_t key, const void *value)
+{
+    for (struct thread_record *r = no_place ? thread_first() : NULL; r; r = r->next)
+        if (r == value)
+            return ENOMEM;
+    return tss_set(key, (void *)(uintptr_t)value) == thrd_success ? 0 : EINVAL;
+}
+
+static void *without_place(void *arg)
+{
+    (void)arg;
+    no_place = true;
+    CHECK(thread_self() == NULL);
+    count(&account, 4, 10);
+    no_place = false;
+    CHECK(thread_self() != NULL);
+    count(&account, 4, 1);
+    return NULL;
+}
+
+TEST(a_record_that_finds_no_place_in_its_thread_is_given_back)
+{
+    CHECK(thread_self() != NULL);
+    CHECK(thread_account_open(&account));
+    size_t all = records();
+    for (int i = 0; i < 5; i++)
+        thread_join(thread_start(without_place, NULL));
+    CHECK_INT(records(), all + 1);
+    CHECK_INT(sum_of(&account, 4), 55);
+    thread_account_close(&account);
+}
+
+static void *late_without_place(void *arg)
+{
+    late_main(arg);
+    no_place = true;
+    return NULL;
+}
+
+TEST(a_record_that_cannot_stay_until_the_last_round_goes_in_the_first)
+{
+    CHECK(thread_self() != NULL);
+    CHECK_INT(pthread_key_create(&late, late_destructor), 0);
+    check_late(late_without_place);
+    CHECK_INT(had_no_record, rounds_run); /* each of which the library's came before */
+    for (struct thread_record *r = thread_first(); r; r = r->next)
+        CHECK_INT(r->in_use, r == thread_self());
 }
 
 static void *count_in_sixth(void *arg)

@@ -1,0 +1,128 @@
+/* flight/solo -- see solo.h. */
+#include "flight/solo.h"
+
+#include "flight/run.h"
+
+#include <stdlib.h>
+
+#define SOLO_KEY 64 /* longest key */
+
+static bool may_be_solo(const struct request *r)
+{
+    const aside_call *call = r->call;
+    return likely(r->self && !r->self->fetches && r->key.len <= SOLO_KEY && !call->cancel &&
+                  !call->timeout_ms && !call->arg_size && !call->arg_retain);
+}
+
+/* The thread's own flight, which is taken from it meanwhile. */
+static struct flight *take(struct request *r, const struct flight_owner *owner)
+{
+    struct host *host = r->host;
+    struct flight *flight = r->self->solo;
+    struct flight_options options = {
+        owner,        host,           host->executor,         host->home,
+        &host->clock, host_now(host), host->max_flight_age_ms};
+    if (!flight)
+        flight = malloc(sizeof *flight + SOLO_KEY);
+    if (!flight)
+        return NULL;
+    r->self->solo = NULL;
+    flight_prepare(flight, &options, &r->key, r->call);
+    atomic_init(&flight->offered, true);
+    return flight;
+}
+
+static void keep(struct thread_record *self, struct flight *flight)
+{
+    flight->magic = 0;
+    free(self->solo); /* of a call inside the fetch */
+    self->solo = flight;
+}
+
+/* False: it would not be the only one, or may not be at all. */
+static bool begin(struct request *r, struct flight *flight)
+{
+    struct group *group = r->group;
+    lock_take(group->lock);
+    bool alone = !group->closed && group_is_empty(group) && group_begin(group, flight);
+    if (alone) {
+        (void)group_lead(group, flight);
+        host_hold(r->host);
+    }
+    lock_release(group->lock);
+    return alone;
+}
+
+static void count(struct request *r, aside_status status)
+{
+    host_count(r->host, r->self, COUNTER_misses_led);
+    host_count(r->host, r->self, COUNTER_fetches);
+    if (r->result.fenced)
+        host_count(r->host, r->self, COUNTER_fetch_fenced);
+    if (status == ASIDE_NOT_FOUND)
+        host_count(r->host, r->self, COUNTER_fetch_not_found);
+    if (status < 0)
+        host_count(r->host, r->self, COUNTER_fetch_errors);
+    request_count(r, status);
+}
+
+/* True: nobody has come, and the flight is this thread's alone again. */
+static bool end(struct request *r, struct flight *flight)
+{
+    struct group *group = r->group;
+    lock_take(group->lock);
+    bool alone = !flight_is_settled(flight) && load_acquire(&flight->refs) == 2;
+    if (alone) {
+        r->result.fenced = !group_may_store(flight);
+        group_end(group, flight);
+        (void)group_settle(flight, flight->answer.status);
+    }
+    lock_release(group->lock);
+    return alone;
+}
+
+static aside_status take_answer(struct request *r, struct flight *flight)
+{
+    struct flight_answer *answer = &flight->answer;
+    r->result.fetch_error = answer->code;
+    if (answer->entry)
+        entry_pin(answer->entry);
+    r->result.value = answer->entry ? &answer->entry->head : answer->given;
+    count(r, answer->status);
+    keep(r->self, flight);
+    if (!host_is_open(r->host))
+        park_wake_all(&r->host->ends);
+    host_release(r->host, fork_generation());
+    return flight->answer.status;
+}
+
+/* The callback has not decided alone, or somebody waits for what it has decided. */
+static aside_status go_on(struct request *r, struct flight *flight, aside_status said)
+{
+    host_count(r->host, r->self, COUNTER_misses_led);
+    bool decided = flight_conclude(flight, r->self, said, true);
+    aside_status status = request_led_here(r, flight, decided);
+    request_count(r, status);
+    flight_unref(flight);
+    return status;
+}
+
+bool solo_call(struct request *r, const struct flight_owner *owner, aside_status *status)
+{
+    struct flight *flight = may_be_solo(r) ? take(r, owner) : NULL;
+    if (!flight)
+        return false;
+    if (!begin(r, flight)) {
+        keep(r->self, flight);
+        return false;
+    }
+    r->deadline_ns = CLOCK_NEVER;
+    r->result.outcome = ASIDE_OUTCOME_FETCHED;
+    aside_status said = flight_call(flight, r->self, NULL, r->cancel_state, true);
+    bool decides = said != ASIDE_PENDING && load_acquire(&flight->handles) == 1 &&
+                   !load_relaxed(&flight->decided) && !flight_is_lost(flight);
+    if (decides)
+        flight_settle_answer(flight, said);
+    *status = decides && end(r, flight) ? take_answer(r, flight) : go_on(r, flight, said);
+    return true;
+}
