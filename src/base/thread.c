@@ -233,7 +233,7 @@ void thread_count_slowly(struct thread_account *account, unsigned counter, uint6
 {
     struct thread_record *self = thread_self();
     if (self && (account->slot < self->slots || more_counters(self, account->slot))) {
-        thread_count(account, account->slot, self, counter, n);
+        thread_count_own(self, account->slot, counter, n);
         return;
     }
     fetch_add_relaxed(&account->shared[counter], n);
@@ -250,7 +250,7 @@ void thread_count_locked(struct thread_account *account, unsigned counter, uint6
 {
     struct thread_record *self = thread_current;
     if ((uintptr_t)self > (uintptr_t)THREAD_NO_RECORD && account->slot < self->slots)
-        thread_count(account, account->slot, self, counter, n);
+        thread_count_own(self, account->slot, counter, n);
     else
         fetch_add_relaxed(&account->shared[counter], n);
 }

@@ -95,17 +95,22 @@ void thread_count_locked(struct thread_account *account, unsigned counter, uint6
 /* So that thread_count_locked() on this thread finds its counters. */
 void thread_count_prepare(struct thread_account *account);
 
-/* One writer, so neither a locked instruction nor a schedule point. */
+/* One writer, so neither a locked instruction nor a schedule point. The slot is one of self's. */
+static HOT_INLINE void thread_count_own(struct thread_record *self, uint32_t slot, unsigned counter,
+                                        uint64_t n)
+{
+    _Atomic uint64_t *count = &self->counters[slot].count[counter];
+    atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
 static HOT_INLINE void thread_count(struct thread_account *account, uint32_t slot,
                                     struct thread_record *self, unsigned counter, uint64_t n)
 {
-    if (likely(self && slot < self->slots)) {
-        _Atomic uint64_t *count = &self->counters[slot].count[counter];
-        atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + n,
-                              memory_order_relaxed);
-        return;
-    }
-    thread_count_slowly(account, counter, n);
+    if (likely(self && slot < self->slots))
+        thread_count_own(self, slot, counter, n);
+    else
+        thread_count_slowly(account, counter, n);
 }
 
 #endif

@@ -262,8 +262,7 @@ void group_lead_alone(struct group *group, struct flight *flight)
 static bool revive(struct flight *flight)
 {
     uint32_t asked = STOP_ASKED;
-    return load_acquire(&flight->stop) == STOP_NO || compare_swap(&flight->stop, &asked, STOP_NO) ||
-           asked == STOP_NO;
+    return load_acquire(&flight->stop) == STOP_NO || compare_swap(&flight->stop, &asked, STOP_NO);
 }
 
 /* False: the flight is not for newcomers any more, and is off the table now. */

@@ -55,7 +55,6 @@ static bool begin(struct request *r, struct flight *flight)
 
 static void count(struct request *r, aside_status status)
 {
-    host_count(r->host, r->self, COUNTER_misses_led);
     host_count(r->host, r->self, COUNTER_fetches);
     if (r->result.fenced)
         host_count(r->host, r->self, COUNTER_fetch_fenced);
@@ -99,7 +98,6 @@ static aside_status take_answer(struct request *r, struct flight *flight)
 /* The callback has not decided alone, or somebody waits for what it has decided. */
 static aside_status go_on(struct request *r, struct flight *flight, aside_status said)
 {
-    host_count(r->host, r->self, COUNTER_misses_led);
     bool decided = flight_conclude(flight, r->self, said, true);
     aside_status status = request_led_here(r, flight, decided);
     request_count(r, status);
@@ -116,6 +114,7 @@ bool solo_call(struct request *r, const struct flight_owner *owner, aside_status
         keep(r->self, flight);
         return false;
     }
+    host_count(r->host, r->self, COUNTER_misses_led);
     r->deadline_ns = CLOCK_NEVER;
     r->result.outcome = ASIDE_OUTCOME_FETCHED;
     aside_status said = flight_call(flight, r->self, NULL, r->cancel_state, true);

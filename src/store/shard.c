@@ -360,8 +360,7 @@ void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris
     unsigned share = is_dropping() ? 0 : pressed ? SHARD_SLICE : SHARD_SIDE;
     debris->count = limbo_take(&shard->limbo, debris->entries, share);
     lock_touch(debris->count);
-    *growth = shard->index.count > 0 && index_wants_array(&shard->index) && !shard->array_coming &&
-              !shard->group.closed;
+    *growth = shard->index.count > 0 && index_wants_array(&shard->index) && !shard->array_coming;
 }
 
 void shard_drop(struct shard_debris *debris)
