@@ -321,21 +321,31 @@ aside_status request_lead(struct request *r, struct flight *flight)
 
 /* ---- joining --------------------------------------------------------------------------------- */
 
+/* True: to wait would close a ring, and the caller has left. */
+static bool leaves_ring(struct request *r, struct flight *flight)
+{
+    return !graph_block(r->self, flight, false) && leave(r, flight);
+}
+
+static aside_status refuse_ring(struct request *r)
+{
+    r->result.outcome = ASIDE_OUTCOME_NONE;
+    return request_refuse(r, ASIDE_E_DEADLOCK);
+}
+
 static aside_status wait_or_be_refused(struct request *r, struct flight *flight)
 {
     disable_cancellation(r);
+    if (leaves_ring(r, flight))
+        return refuse_ring(r);
     enum waiter_end end = wait_for_offer(r, flight);
-    if (end != WAITER_SETTLED) {
-        host_count(r->host, r->self, COUNTER_misses_joined);
-        return end_waiting(r, flight, end);
-    }
-    (void)help(r, flight);
-    if (!graph_block(r->self, flight, false) && leave(r, flight)) {
-        r->result.outcome = ASIDE_OUTCOME_NONE;
-        return request_refuse(r, ASIDE_E_DEADLOCK);
-    }
+    if (end == WAITER_SETTLED && help(r, flight) && leaves_ring(r, flight))
+        return refuse_ring(r);
     host_count(r->host, r->self, COUNTER_misses_joined);
-    return wait_for(r, flight);
+    if (end == WAITER_SETTLED)
+        return wait_for(r, flight);
+    graph_unblock(r->self);
+    return end_waiting(r, flight, end);
 }
 
 aside_status request_join(struct request *r, struct flight *flight)

@@ -223,6 +223,50 @@ TEST(null_objects_are_refused_or_ignored)
     aside_cancel_fire(NULL);
 }
 
+TEST(functions_of_a_token_refuse_or_ignore_null)
+{
+    aside_cancel *token = token_new(), *child = token;
+    struct fake_clock clock;
+    aside_clock injected = fake_clock_init(&clock);
+    int fd = 77;
+    CHECK_STATUS(aside_cancel_child(NULL, &child), ASIDE_E_INVALID);
+    CHECK(child == NULL);
+    CHECK_STATUS(aside_cancel_child(token, NULL), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_cancel_child(NULL, NULL), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_cancel_set_deadline(NULL, 0, NULL), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_cancel_set_deadline(NULL, 1000, &injected), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_cancel_set_deadline(NULL, ASIDE_FOREVER, NULL), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_cancel_fd(NULL, &fd), ASIDE_E_INVALID);
+    CHECK_INT(fd, -1);
+    CHECK_STATUS(aside_cancel_fd(token, NULL), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_cancel_fd(NULL, NULL), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_cancel_status(NULL), ASIDE_OK);
+    CHECK_INT(aside_cancel_fired(NULL), 0);
+    CHECK_STATUS(aside_cancel_status(token), ASIDE_OK);
+    aside_cancel_unref(token);
+}
+
+TEST(a_deadline_of_a_negative_duration_is_refused_and_nothing_has_happened)
+{
+    static const int64_t negative[] = {-1, -2, -3, -1000, INT64_MIN};
+    struct fake_clock clock, other;
+    aside_clock injected = fake_clock_init(&clock), second = fake_clock_init(&other);
+    aside_cancel *token = token_new();
+    for (size_t i = 0; i < COUNT_OF(negative); i++) {
+        CHECK_STATUS(aside_cancel_set_deadline(token, negative[i], NULL), ASIDE_E_INVALID);
+        CHECK_STATUS(aside_cancel_set_deadline(token, negative[i], &second), ASIDE_E_INVALID);
+        CHECK_STATUS(aside_cancel_status(token), ASIDE_OK);
+    }
+    /* nor is the token bound to a clock */
+    CHECK_STATUS(aside_cancel_set_deadline(token, 10, &injected), ASIDE_OK);
+    for (size_t i = 0; i < COUNT_OF(negative); i++)
+        CHECK_STATUS(aside_cancel_set_deadline(token, negative[i], &injected), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_cancel_status(token), ASIDE_OK);
+    fake_clock_advance_ms(&clock, 10, NULL);
+    CHECK_STATUS(aside_cancel_status(token), ASIDE_E_TIMEOUT);
+    aside_cancel_unref(token);
+}
+
 TEST(functions_of_a_fetch_refuse_null)
 {
     aside_value *value = NULL;
