@@ -277,9 +277,10 @@ static aside_cancel *next_below(const aside_cancel *top, aside_cancel *token, bo
 {
     if (into && token->children)
         return token->children;
-    while (token != top && !token->next)
-        token = token->parent;
-    return token == top ? NULL : token->next;
+    for (; token != top; token = token->parent)
+        if (token->next)
+            return token->next;
+    return NULL;
 }
 
 static bool fire_one(aside_cancel *token)
@@ -381,10 +382,10 @@ void cancel_delist(aside_cancel *token, struct waiter *waiter)
 enum waiter_end cancel_wait(aside_cancel *token, struct waiter *waiter, const _Atomic bool *settled,
                             struct waiter_until *until)
 {
-    if (token) {
-        until->token_clock = &token->root->clock;
-        until->token_deadline_ns = &token->deadline_ns;
-    }
+    if (!token)
+        return waiter_wait(waiter, settled, until);
+    until->token_clock = &token->root->clock;
+    until->token_deadline_ns = &token->deadline_ns;
     cancel_enlist(token, waiter);
     enum waiter_end end = waiter_wait(waiter, settled, until);
     cancel_delist(token, waiter);

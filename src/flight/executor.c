@@ -417,7 +417,7 @@ static void lose_workers(struct executor *executor)
     executor->workers = NULL;
 }
 
-void executor_fork_child(struct executor *executor)
+void executor_fork_child(struct executor *executor) NO_LOCK_ANALYSIS
 {
     park_init(&executor->work);
     park_init(&executor->ends);

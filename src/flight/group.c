@@ -372,9 +372,8 @@ bool group_leave(struct flight *flight, bool is_leader)
 
 void group_fork_child(struct group *group)
 {
-    while (group->flights) {
-        detach(group->flights);
-        delist(group->flights);
-    }
+    for (struct flight *flight = group->flights; flight; flight = flight->next)
+        detach(flight);
+    group->flights = NULL;
     group->running = group->credits = 0;
 }

@@ -332,7 +332,7 @@ unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more)
     return count;
 }
 
-void shard_fork_child(struct shard *shard)
+void shard_fork_child(struct shard *shard) NO_LOCK_ANALYSIS
 {
     shard->array_coming = false;
     while (shard->in_hand) {
