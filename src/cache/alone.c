@@ -210,7 +210,7 @@ aside_status aside_group_forget(aside_group *group, const void *key, size_t key_
     struct flight_key wanted = {hash_bytes(&group->seed, key, key_len), key, key_len};
     struct slot *slot = slot_for(group, wanted.hash);
     lock_take(&slot->lock);
-    bool closed = slot->group.closed;
+    bool closed = slot->group.closed || !host_is_open(&group->host);
     bool forgotten = group_fence(&slot->group, &wanted);
     lock_release(&slot->lock);
     if (closed)

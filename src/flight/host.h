@@ -60,10 +60,10 @@ struct host {
     uint32_t generation; /* of the process that opened it */
     char *name;
     struct fork_member forks;
-    /* atomic */
-    _Alignas(CACHE_LINE) _Atomic uint32_t phase;
-    _Atomic(pthread_t) closer; /* once the phase is CLOSING */
-    _Atomic size_t refs;       /* the users' */
+    /* atomic; what every call reads lies apart from what flights write */
+    _Atomic uint32_t phase;
+    _Atomic(pthread_t) closer;                /* once the phase is CLOSING */
+    _Alignas(CACHE_LINE) _Atomic size_t refs; /* the users' */
     _Atomic size_t holds;
     _Atomic size_t waiters_now;
     struct flight_bound bound; /* of all groups */

@@ -44,7 +44,8 @@ static bool begin(struct request *r, struct flight *flight)
 {
     struct group *group = r->group;
     lock_take(group->lock);
-    bool alone = !group->closed && group_is_empty(group) && group_begin(group, flight);
+    bool alone = !group->closed && host_is_open(r->host) && group_is_empty(group) &&
+                 group_begin(group, flight);
     if (alone) {
         (void)group_lead(group, flight);
         host_hold(r->host);
