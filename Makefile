@@ -1,9 +1,10 @@
 # libaside. `make help` lists the targets; V=1 shows the commands; WERROR=1 makes warnings errors.
-# Honoured: CC AR OBJCOPY CFLAGS CPPFLAGS LDFLAGS PREFIX LIBDIR INCLUDEDIR DESTDIR.
+# Honoured: CC AR OBJCOPY CFLAGS CPPFLAGS LDFLAGS PREFIX LIBDIR INCLUDEDIR MANDIR DESTDIR.
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
 OBJCOPY ?= objcopy
 INSTALL ?= install
 PKG_CONFIG ?= pkg-config
@@ -33,6 +34,8 @@ ours_cf := $(if $(filter x86_64-% i686-% i386-%,$(shell $(CC) -dumpmachine 2>/de
 ours_hardening = -fstack-protector-strong -fstack-clash-protection $(ours_cf) $(ours_fortify)
 ours_link = -Wl,-z,relro,-z,now,-z,nodelete,-z,noexecstack,-Bsymbolic-functions $(if $(findstring -fsanitize,$(user_flags) $(LDFLAGS)),,-Wl,-z,defs)
 
+public_headers := $(sort $(wildcard include/aside/*.h))
+man_pages := $(sort $(wildcard docs/man/*.3 docs/man/*.7))
 library_sources := $(sort $(wildcard src/*/*.c))
 R_objects := $(library_sources:src/%.c=$(R)/obj/%.o)
 R_static := $(R)/libaside.a
@@ -89,23 +92,41 @@ $(R_shared): $(R_objects) src/libaside.map
 $(R_links): $(R_shared)
 	@ln -sf $(<F) $@
 
-install: all ## header, libraries and aside.pc, under $(DESTDIR)$(PREFIX)
-	$(Q)$(INSTALL) -d '$(DESTDIR)$(INCLUDEDIR)/aside' '$(DESTDIR)$(LIBDIR)/pkgconfig'
-	$(Q)$(INSTALL) -m 644 include/aside/aside.h '$(DESTDIR)$(INCLUDEDIR)/aside/'
+# What is said of directories is said from ${prefix}, where they lie below it, so that a moved tree works.
+below_prefix = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
+fill_in = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' \
+    -e 's|@LIBDIR_BELOW@|$(call below_prefix,$(LIBDIR))|g' -e 's|@INCLUDEDIR_BELOW@|$(call below_prefix,$(INCLUDEDIR))|g' \
+    -e 's|@VERSION@|$(VERSION)|g' -e 's|@SONAME@|$(SONAME)|g'
+# A function that shares a page with another one is a link to it.
+install_page = if [ -L $(1) ]; then ln -sf "$$(readlink $(1))" '$(2)/$(notdir $(1))'; else $(INSTALL) -m 644 $(1) '$(2)/'; fi
+cmake_dir = $(LIBDIR)/cmake/aside
+cmake_files := aside-config.cmake aside-config-version.cmake
+
+# What install puts there and uninstall takes away.
+installed = $(public_headers:include/%='$(DESTDIR)$(INCLUDEDIR)/%') '$(DESTDIR)$(LIBDIR)/pkgconfig/aside.pc' \
+    $(foreach name,libaside.a libaside.so $(SONAME) libaside.so.$(VERSION),'$(DESTDIR)$(LIBDIR)/$(name)') \
+    $(cmake_files:%='$(DESTDIR)$(cmake_dir)/%') \
+    $(foreach page,$(man_pages),'$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page))')
+
+install: all ## headers, libraries, manual pages, files for pkg-config and CMake, under $(DESTDIR)$(PREFIX)
+	$(Q)$(INSTALL) -d '$(DESTDIR)$(INCLUDEDIR)/aside' '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(cmake_dir)'
+	$(Q)$(INSTALL) -m 644 $(public_headers) '$(DESTDIR)$(INCLUDEDIR)/aside/'
 	$(Q)$(INSTALL) -m 644 $(R_static) '$(DESTDIR)$(LIBDIR)/'
 	$(Q)$(INSTALL) -m 755 $(R_shared) '$(DESTDIR)$(LIBDIR)/'
 	$(Q)ln -sf $(notdir $(R_shared)) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
 	$(Q)ln -sf $(SONAME) '$(DESTDIR)$(LIBDIR)/libaside.so'
-	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-	    -e 's|@VERSION@|$(VERSION)|' src/aside.pc.in > '$(DESTDIR)$(LIBDIR)/pkgconfig/aside.pc'
+	$(Q)$(fill_in) src/aside.pc.in > '$(DESTDIR)$(LIBDIR)/pkgconfig/aside.pc'
 	$(Q)chmod 644 '$(DESTDIR)$(LIBDIR)/pkgconfig/aside.pc'
+	$(Q)for file in $(cmake_files); do \
+	    $(fill_in) docs/packaging/cmake/$$file.in > '$(DESTDIR)$(cmake_dir)/'$$file && chmod 644 '$(DESTDIR)$(cmake_dir)/'$$file || exit 1; \
+	done
+	$(Q)$(if $(man_pages),$(INSTALL) -d '$(DESTDIR)$(MANDIR)/man3' '$(DESTDIR)$(MANDIR)/man7')
+	$(Q)$(foreach page,$(man_pages),$(call install_page,$(page),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))) &&) :
 	@echo "installed under $(DESTDIR)$(PREFIX)"
 
 uninstall: ## removes what install put there
-	$(Q)rm -f '$(DESTDIR)$(INCLUDEDIR)/aside/aside.h' '$(DESTDIR)$(LIBDIR)/pkgconfig/aside.pc' \
-	    '$(DESTDIR)$(LIBDIR)/libaside.a' '$(DESTDIR)$(LIBDIR)/libaside.so' \
-	    '$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libaside.so.$(VERSION)'
-	$(Q)rmdir '$(DESTDIR)$(INCLUDEDIR)/aside' 2>/dev/null || :
+	$(Q)rm -f $(installed)
+	$(Q)rmdir '$(DESTDIR)$(INCLUDEDIR)/aside' '$(DESTDIR)$(cmake_dir)' 2>/dev/null || :
 
 clean: ## removes build/
 	$(Q)rm -rf $(B)
@@ -115,4 +136,5 @@ deps: ## installs or names what DEPS needs: build, demo, test (default) or check
 
 -include $(R_objects:.o=.d)
 include docs/examples/examples.mk
+include docs/packaging/packaging.mk
 include test/test.mk

@@ -4,8 +4,10 @@
 #
 #   sh test/deps.sh build        a compiler, make, uthash
 #   sh test/deps.sh demo         and SQLite, and the data that the demo reads
+#   sh test/deps.sh cert-cache   a compiler and so on, and what the example with certificates uses
 #   sh test/deps.sh test         and what `make test` needs
 #   sh test/deps.sh check-all    and what `make check-all` needs
+#   sh test/deps.sh bench        a compiler and so on, and the peers that benches compare with
 #
 # With apt it installs, by sudo where it is not root. For dnf, apk and brew it prints the command.
 set -eu
@@ -15,32 +17,42 @@ what=${1:-test}
 # A name that begins with ? is left out where the distribution has no such package.
 apt_build="gcc libc6-dev make pkg-config uthash-dev"
 apt_demo="libsqlite3-dev unicode-data"
-apt_test="g++ binutils util-linux"
-apt_check="clang clang-format clang-tidy ?libclang-rt-dev ?clang-19 ?clang-tidy-19 valgrind libc6-dbg gdb spin gcovr patch python3"
+apt_cert="libcurl4-openssl-dev libssl-dev libmicrohttpd-dev libjansson-dev"
+apt_test="g++ binutils util-linux mandoc"
+apt_bench="?golang-go ?golang-golang-x-sync-dev"
+apt_check="clang clang-format clang-tidy ?libclang-rt-dev ?clang-19 ?clang-tidy-19 valgrind libc6-dbg gdb spin gcovr patch python3 cmake meson ninja-build abigail-tools debhelper dpkg-dev lintian git"
 
 dnf_build="gcc make pkgconf-pkg-config uthash-devel"
 dnf_demo="sqlite-devel unicode-ucd"
-dnf_test="gcc-c++ binutils util-linux glibc-static"
-dnf_check="clang clang-tools-extra compiler-rt libasan libubsan libtsan valgrind gdb spin gcovr patch python3"
+dnf_cert="libcurl-devel openssl-devel libmicrohttpd-devel jansson-devel"
+dnf_test="gcc-c++ binutils util-linux glibc-static ?mandoc"
+dnf_bench="golang golang-x-sync-devel"
+dnf_check="clang clang-tools-extra compiler-rt libasan libubsan libtsan valgrind gdb spin gcovr patch python3 cmake meson ninja-build libabigail git"
 
 apk_build="gcc musl-dev make pkgconf uthash-dev"
 apk_demo="sqlite-dev unicode-character-database"
-apk_test="g++ bash binutils util-linux"
-apk_check="clang clang-extra-tools compiler-rt valgrind gdb spin gcovr patch python3"
+apk_cert="curl-dev openssl-dev libmicrohttpd-dev jansson-dev"
+apk_test="g++ bash binutils util-linux mandoc"
+apk_bench="go"
+apk_check="clang clang-extra-tools compiler-rt valgrind gdb spin gcovr patch python3 cmake meson ninja git"
 
 brew_build="make pkg-config uthash"
 brew_demo="sqlite"
-brew_test="bash binutils"
-brew_check="llvm spin gcovr"
+brew_cert="curl openssl@3 libmicrohttpd jansson"
+brew_test="bash binutils mandoc"
+brew_bench="go"
+brew_check="llvm spin gcovr cmake meson ninja"
 
 # packages MANAGER -- the names for $what
 packages() {
     case $what in
     build) eval "echo \$$1_build" ;;
     demo) eval "echo \$$1_build \$$1_demo" ;;
+    cert-cache) eval "echo \$$1_build \$$1_cert" ;;
     test) eval "echo \$$1_build \$$1_test" ;;
-    check-all) eval "echo \$$1_build \$$1_demo \$$1_test \$$1_check" ;;
-    *) echo "usage: sh test/deps.sh build|demo|test|check-all" >&2; exit 2 ;;
+    bench) eval "echo \$$1_build \$$1_bench" ;;
+    check-all) eval "echo \$$1_build \$$1_demo \$$1_cert \$$1_test \$$1_check" ;;
+    *) echo "usage: sh test/deps.sh build|demo|cert-cache|test|check-all|bench" >&2; exit 2 ;;
     esac
 }
 

@@ -2,13 +2,16 @@
 # one set of options, under build/VARIANT. A test program is one file of contract, rooms, process,
 # stress or build; a test/build/*.sh is a test as well.
 
-.PHONY: test check-all mutants models coverage bench-hit lint fmt build-% $(addprefix run-,asan asan-clang tsan valgrind stress)
+.PHONY: test check-all mutants models coverage bench-hit bench-group lint fmt build-% \
+    $(addprefix run-,asan asan-clang tsan valgrind stress contract packaging)
 
 CLANG ?= clang
 CLANG_NEW ?= $(or $(shell command -v clang-19 2>/dev/null),clang)
 
 test_programs := $(patsubst test/%.c,%,$(sort $(wildcard $(foreach d,contract rooms process stress build,test/$(d)/*.c))))
-test_shell := $(sort $(wildcard test/build/*.sh))
+# These want more tools and more time than the others: `make check-all` has them.
+packaging_shell := $(patsubst %,test/build/%.sh,abi consumers cxx17 deb dist drop_in)
+test_shell := $(filter-out $(packaging_shell),$(sort $(wildcard test/build/*.sh)))
 harness_sources := $(sort $(wildcard test/harness/*.c))
 
 # What every variant has. The library is built with frame pointers and unwind tables for the stacks.
@@ -85,7 +88,7 @@ test: ## what README names: every test, in under two minutes
 	$(parallel_make) all build-test $(parkfb_programs)
 	@$(run_tests) $(call programs_of,test) $(parkfb_programs) $(test_shell)
 
-check-all: ## what CI runs: sanitizers, valgrind, models, planted faults, coverage, lint, long stress
+check-all: ## what CI runs: sanitizers, valgrind, packaging, models, planted faults, coverage, lint, long stress
 	+@MAKE='$(MAKE)' bash test/check-all
 
 run-asan run-asan-clang run-tsan: run-%:
@@ -98,6 +101,15 @@ run-valgrind:
 	    --under 'valgrind -q --fair-sched=yes --max-threads=3000 --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite' \
 	    $(call programs_in,test,contract rooms)
 
+# What the Debian package runs while it is built.
+run-contract:
+	$(parallel_make) $(call programs_in,test,contract)
+	@$(run_tests) $(call programs_in,test,contract)
+
+run-packaging:
+	$(parallel_make) all build-test
+	@$(run_tests) $(packaging_shell)
+
 # Scenarios ask for 500 rounds in `make test`; 20 times that is 10,000.
 run-stress:
 	$(parallel_make) all build-test
@@ -107,9 +119,9 @@ coverage: ## lines and branches of src/ that the tests reach
 	$(parallel_make) all build-cov
 	@find $(B)/cov -name '*.gcda' -delete
 	@ASIDE_TEST_ROUNDS=0.3 ASIDE_TEST_LIMIT=300 $(run_tests) $(call programs_of,cov)
-	@gcovr --root . --filter 'src/' --exclude-throw-branches --exclude-unreachable-branches --object-directory $(B)/cov $(B)/cov
+	@gcovr --root . --filter 'src/' --exclude-throw-branches --exclude-unreachable-branches --object-directory $(B)/cov/obj $(B)/cov/obj
 	@gcovr --root . --filter 'src/' --exclude-throw-branches --exclude-unreachable-branches --branches \
-	    --print-summary --object-directory $(B)/cov $(B)/cov
+	    --print-summary --object-directory $(B)/cov/obj $(B)/cov/obj
 
 mutants: ## plants each fault of test/mutants and shows that a test sees it
 	+@MAKE='$(MAKE)' bash test/mutants/run.sh
@@ -131,6 +143,20 @@ $(B)/bench/%: test/bench/%.c $(bench_helpers) $(R_shared) $(R_links) $(R)/option
 
 bench-hit: $(bench_programs) ## how long a hit takes, on the shared library
 	@$(B)/bench/hit $(ARGS)
+
+# The group bench's peer. Where there is no Go, or no golang.org/x/sync, the bench runs without it.
+GO ?= go
+GO_SOURCES ?= /usr/share/gocode
+group_peer := $(B)/bench/peers/singleflight
+
+$(group_peer): test/bench/peers/singleflight.go
+	$(call say,GO bench/peers/singleflight)
+	@mkdir -p $(@D)
+	$(Q)GO111MODULE=off GOFLAGS= GOPATH='$(GO_SOURCES)' GOCACHE='$(abspath $(B))/bench/peers/cache' $(GO) build -o $@ $< || \
+	    echo "  no Go here with golang.org/x/sync: the group bench runs without its peer"
+
+bench-group: $(B)/bench/group $(group_peer) ## what a flight costs, beside Go's singleflight (sh test/deps.sh bench)
+	@$(B)/bench/group $(ARGS)
 
 -include $(bench_programs:=.d)
 

@@ -7,6 +7,10 @@
 #include <pthread.h>
 #include <string.h>
 
+#if defined(__GNUC__) && !defined(__EXCEPTIONS)
+#error "compile this file with -fexceptions: a fetch may end its thread, or throw"
+#endif
+
 #define MAGIC 0x41464c54 /* "AFLT", set by flight_new() */
 
 static struct flight *flight_of(const aside_fetch *fetch)

@@ -1,8 +1,8 @@
 #!/bin/sh
-# The public header compiles on its own, first and twice, in C11 and in C++17, without a warning.
+# Each public header compiles on its own, first and twice, in C11 and in C++17, without a warning.
 . test/build/common.inc
 
-printf '#include <aside/aside.h>\n#include <aside/aside.h>\n' >"$scratch/alone.c"
+printf '#include <aside/group.h>\n#include <aside/aside.h>\n#include <aside/group.h>\n' >"$scratch/alone.c"
 cat >>"$scratch/alone.c" <<'END'
 aside_options options = ASIDE_OPTIONS_INIT;
 aside_call call = ASIDE_CALL_INIT;

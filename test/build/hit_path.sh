@@ -35,7 +35,7 @@ for function in aside_copy aside_visit cache_hash; do
     for callee in $called; do
         case $callee in
         cache_hash | clock_gettime@plt | memcpy@plt | __stack_chk_fail@plt | *.cold | *.part.* | aside_value_data | aside_value_size) ;;
-        plain_miss | copy_locked | visit_locked | visit_nested | cache_free_orphans | thread_enroll | thread_count_slowly) ;; # not on a hit
+        plain_miss | copy_locked | visit_locked | visit_nested | plain_refuse | host_free_orphans | thread_enroll | thread_count_slowly) ;; # not on a hit
         *) fail "$function calls $callee: is that on the hot path?" ;;
         esac
     done

@@ -21,7 +21,7 @@ END
 cp "$scratch/use.c" "$scratch/use.cc"
 
 install_to "$root"
-for file in include/aside/aside.h lib/libaside.a lib/libaside.so lib/pkgconfig/aside.pc; do
+for file in include/aside/aside.h include/aside/group.h share/man/man3/aside_get.3 share/man/man7/aside.7 lib/libaside.a lib/libaside.so lib/pkgconfig/aside.pc; do
     [ -e "$root/usr/$file" ] || fail "$file was not installed"
 done
 version=$(PKG_CONFIG_LIBDIR=$root/usr/lib/pkgconfig pkg-config --modversion aside)

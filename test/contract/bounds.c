@@ -212,7 +212,7 @@ struct load {
 static void *write_much(void *arg)
 {
     struct load *load = arg;
-    static const char bytes[5000];
+    static const char bytes[5000] = "";
     for (long i = 0; i < test_rounds(6000); i++) {
         uint64_t key = test_random() % 20000;
         size_t size = test_random() % sizeof bytes;
@@ -300,7 +300,7 @@ static void *visit_long(void *arg)
 
 TEST(a_visit_that_lasts_pins_one_entry_and_stops_no_writer)
 {
-    static const char bytes[4000];
+    static const char bytes[4000] = "";
     struct visitor visitor = {.cache = open_bounded(4 * MIB, 0)};
     gate_init(&visitor.gate);
     put(visitor.cache, "k", "pinned", ASIDE_FOREVER);

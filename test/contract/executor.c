@@ -4,8 +4,10 @@
  */
 #include "helpers.h"
 
+enum mode { RUN_NOW, RUN_LATER, DROP_NOW, DROP_LATER, REFUSE };
+
 struct executor {
-    enum { RUN_NOW, RUN_LATER, DROP_NOW, DROP_LATER, REFUSE } mode;
+    enum mode mode;
     _Atomic(aside_job *) job; /* taken and not yet used up */
     _Atomic int submitted;
     int context; /* its address is the worker */

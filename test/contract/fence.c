@@ -191,7 +191,7 @@ TEST(a_failing_fetch_that_was_fenced_removes_nothing)
     lead_to_gate(&leader, cache, "k", &source);
     put(cache, "k", "written", ASIDE_FOREVER);
     gate_open(&source.gate);
-    CHECK_STATUS(caller_join(&leader), -77);
+    CHECK_STATUS(caller_join(&leader), (aside_status)-77);
     CHECK(holds(cache, "k", "written"));
     end_cache(cache);
 }

@@ -34,7 +34,7 @@ static void flood_until_gone(aside_cache *cache)
     CHECK(!"evicted");
 }
 
-static void meet(enum fate fate, aside_cache *cache, struct fake_clock *clock)
+static void meet(int fate, aside_cache *cache, struct fake_clock *clock)
 {
     switch (fate) {
     case DELETED: CHECK_STATUS(aside_delete(cache, ASIDE_STR("k")), ASIDE_OK); break;
@@ -54,7 +54,7 @@ static void meet(enum fate fate, aside_cache *cache, struct fake_clock *clock)
 
 TEST(a_handle_stays_valid_and_unchanged_whatever_happens)
 {
-    for (enum fate fate = 0; fate < FATES; fate++) {
+    for (int fate = 0; fate < FATES; fate++) {
         struct fake_clock clock;
         struct ledger ledger;
         aside_options options = quiet_options();
@@ -81,7 +81,7 @@ TEST(a_handle_stays_valid_and_unchanged_whatever_happens)
 
 TEST(a_handle_keeps_a_wrapped_pointer_whatever_happens)
 {
-    for (enum fate fate = 0; fate < FATES; fate++) {
+    for (int fate = 0; fate < FATES; fate++) {
         struct fake_clock clock;
         aside_options options = quiet_options();
         options.clock = fake_clock_init(&clock);
@@ -106,7 +106,7 @@ TEST(a_handle_keeps_a_wrapped_pointer_whatever_happens)
 
 TEST(without_a_handle_a_wrapped_pointer_is_freed_at_the_next_reap)
 {
-    for (enum fate fate = 0; fate < FATES; fate++) {
+    for (int fate = 0; fate < FATES; fate++) {
         struct fake_clock clock;
         aside_options options = quiet_options();
         options.clock = fake_clock_init(&clock);
@@ -252,8 +252,8 @@ TEST(a_given_value_is_freed_once_on_every_path)
     struct giver stored = {.values = 1}, thrice = {.values = 3};
     struct giver copied = {.values = 2, .then_copies = true};
     struct giver not_stored = {.values = 1, .ttl_ms = ASIDE_NO_STORE};
-    struct giver failed = {.values = 2, .answer = (aside_status)-77};
-    struct giver odd = {.values = 1, .answer = (aside_status)99};
+    struct giver failed = {.answer = (aside_status)-77, .values = 2};
+    struct giver odd = {.answer = (aside_status)99, .values = 1};
     struct giver exits = {.values = 2, .exits = true};
     struct giver fenced = {.values = 1}, closed = {.values = 1};
     check_given(&stored, false, false, true);

@@ -61,8 +61,10 @@ TEST(every_way_to_look_counts_one_hit_or_one_miss)
     source_init(&source, "v", false);
     put(cache, "k", "v", ASIDE_FOREVER);
     CHECK_MOVES(cache, hits, 1, 1, look(cache, "k"));
-    CHECK_MOVES(cache, hits, 1, 1, CHECK_STATUS(aside_copy(cache, "k", 1, buffer, 4, NULL), 0));
-    CHECK_MOVES(cache, hits, 1, 1, CHECK_STATUS(aside_visit(cache, "k", 1, no_op_visit, NULL), 0));
+    CHECK_MOVES(cache, hits, 1, 1,
+                CHECK_STATUS(aside_copy(cache, "k", 1, buffer, 4, NULL), ASIDE_OK));
+    CHECK_MOVES(cache, hits, 1, 1,
+                CHECK_STATUS(aside_visit(cache, "k", 1, no_op_visit, NULL), ASIDE_OK));
     CHECK_MOVES(cache, hits, 1, 1, ask(cache, "k", &source));
     CHECK_MOVES(cache, hits, 1, 1, ask_no_wait(cache, "k", &source));
     CHECK_MOVES(cache, misses, 1, 1, look(cache, "no"));
@@ -83,8 +85,9 @@ TEST(writes_are_counted_and_are_no_lookups)
     CHECK_STATUS(aside_value_copy("v", 1, &value), ASIDE_OK);
     CHECK_MOVES(cache, sets, 1, 0, put(cache, "a", "v", 1000));
     CHECK_MOVES(cache, sets, 1, 0, put(cache, "a", "v", 1000));
-    CHECK_MOVES(cache, sets, 1, 0, CHECK_STATUS(aside_set_value(cache, "b", 1, value, 1000), 0));
-    CHECK_MOVES(cache, sets, 1, 0, CHECK_STATUS(aside_add(cache, "c", 1, "v", 1, 1000), 0));
+    CHECK_MOVES(cache, sets, 1, 0,
+                CHECK_STATUS(aside_set_value(cache, "b", 1, value, 1000), ASIDE_OK));
+    CHECK_MOVES(cache, sets, 1, 0, CHECK_STATUS(aside_add(cache, "c", 1, "v", 1, 1000), ASIDE_OK));
     CHECK_MOVES(cache, sets, 0, 0,
                 CHECK_STATUS(aside_add(cache, "c", 1, "v", 1, 1000), ASIDE_EXISTS));
     CHECK_MOVES(cache, touches, 1, 0, aside_touch(cache, "a", 1, 1000));
