@@ -164,7 +164,7 @@ typedef struct aside_clock {
  * thread before its first fetch, stop on the same thread after its last; *worker is what
  * aside_fetch_worker() returns there. start NULL: no context. If start returns an error, the worker
  * ends and the fetch it was made for ends with ASIDE_E_WORKER and that error as fetch_error.
- * With a start hook fetches run on workers only.
+ * With a start hook fetches run on workers only. Not together with submit.
  */
 typedef struct aside_worker {
     aside_status (*start)(void *ctx, void **worker);
@@ -232,9 +232,10 @@ typedef struct aside_options {
  * Opens a cache. *cache is NULL unless ASIDE_OK is returned; the caller owns one reference.
  *   options  NULL: the defaults. Not kept: what must be kept is copied.
  * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, an incomplete allocator, a clock that
- * returns 0 or less, an unknown number in disabled; ASIDE_E_NOMEM; ASIDE_E_THREAD if the reaper cannot be started; ASIDE_E_SYSTEM
- * if getrandom(2) fails. Blocking: no. Threads: starts the reaper if the interval asks for one
- * (P2, P3); all signals are blocked in it. With a reaper, aside_close() is owed.
+ * returns 0 or less, an unknown number in disabled, both worker.start and submit.fn; ASIDE_E_NOMEM;
+ * ASIDE_E_THREAD if the reaper cannot be started; ASIDE_E_SYSTEM if getrandom(2) fails.
+ * Blocking: no. Threads: starts the reaper if the interval asks for one (P2, P3); all signals
+ * are blocked in it. With a reaper, aside_close() is owed.
  */
 ASIDE_API aside_status aside_open(aside_cache **cache,
                                   const aside_options *options) ASIDE_MUST_CHECK;
@@ -450,8 +451,7 @@ typedef struct aside_result {
  *   ASIDE_OK               result->value is set and owned by the caller
  *   ASIDE_MISS             timeout_ms was ASIDE_NO_WAIT and there was no hit
  *   ASIDE_NOT_FOUND        the fetch said so
- *   ASIDE_E_FETCH          the fetch failed; result->fetch_error is its code; nothing was stored
- * (F4)
+ *   ASIDE_E_FETCH          the fetch failed; result->fetch_error is its code; (F4)
  *   any negative status that the fetch itself returned
  *   ASIDE_E_ABANDONED      the fetch ended without an answer (F7)
  *   ASIDE_E_FETCH_TIMEOUT  the flight was older than max_flight_age_ms (F8)
@@ -476,17 +476,20 @@ ASIDE_API aside_status aside_get_with_fetch(aside_cache *cache, const void *key,
                                             aside_result *result) ASIDE_MUST_CHECK;
 
 /* ---- inside a fetch --------------------------------------------------------------------------
- * For the thread
- * that runs the fetch, and after ASIDE_PENDING for the thread that completes it: one thread at a
- * time. None of them blocks or calls back. After completion they return ASIDE_E_INVALID, and in
- * the child of a fork, for a fetch of before it, ASIDE_E_FORKED. When several results are noted, the last counts, and what an earlier one gave is released.
+ *
+ * For the thread that runs the fetch, and after ASIDE_PENDING for the thread that completes it: one
+ * thread at a time. None of them blocks or calls back. After completion they return
+ * ASIDE_E_INVALID, and in the child of a fork, for a fetch of before it, ASIDE_E_FORKED. When
+ * several results are noted, the last counts, and what an earlier one gave is released. For a NULL
+ * fetch they return ASIDE_E_INVALID, NULL or 0.
  */
 
 /* The key, valid as long as the fetch is referenced. *key_len may not be NULL. NULL for a NULL
  * fetch. */
 ASIDE_API const void *aside_fetch_key(const aside_fetch *fetch, size_t *key_len);
 
-/* What worker.start made for the thread that runs this fetch; NULL without one. */
+/* What worker.start made for the thread that runs this fetch, or what aside_job_run() was given;
+ * else NULL. */
 ASIDE_API void *aside_fetch_worker(const aside_fetch *fetch);
 
 /* 1 once every caller has left a call with stop_when_abandoned, the flight has grown too old, the
@@ -528,8 +531,8 @@ ASIDE_API aside_status aside_fetch_fail(aside_fetch *fetch, int code) ASIDE_MUST
  */
 ASIDE_API aside_status aside_fetch_complete(aside_fetch *fetch, aside_status status);
 
-/* One more reference; returns fetch. Valid inside the callback or while another reference is
- * held. */
+/* One more reference; returns fetch, NULL for NULL. Valid inside the callback or while another
+ * reference is held. */
 ASIDE_API aside_fetch *aside_fetch_ref(aside_fetch *fetch);
 
 /* Gives a reference back; NULL is ignored. The last one without a completion abandons the flight:
@@ -539,10 +542,10 @@ ASIDE_API void aside_fetch_unref(aside_fetch *fetch);
 /* ---- an executor of one's own ---------------------------------------------------------------- */
 
 /* Runs the fetch on this thread. worker is what aside_fetch_worker() will return. Uses the job
- * up. In the child of a fork a job of before it is used up without being run. */
+ * up. In the child of a fork a job of before it is used up without being run. NULL is ignored. */
 ASIDE_API void aside_job_run(aside_job *job, void *worker);
 
-/* The fetch will not run: its callers get ASIDE_E_ABANDONED. Uses the job up. */
+/* The fetch will not run: its callers get ASIDE_E_ABANDONED. Uses the job up. NULL is ignored. */
 ASIDE_API void aside_job_drop(aside_job *job);
 
 /* ---- cancellation tokens ---------------------------------------------------------------------
@@ -578,12 +581,12 @@ ASIDE_API void aside_cancel_unref(aside_cancel *token);
 ASIDE_API void aside_cancel_fire(aside_cancel *token);
 
 /*
- * Gives a token a deadline, timeout_ms from now: past it, calls that use the token or a child of it
- * return ASIDE_E_TIMEOUT, and aside_cancel_fired() says 1. Of several deadlines, of the token and of
- * its parents, the earliest counts; a later one changes nothing. ASIDE_FOREVER is no deadline.
- *   clock  NULL: the system's monotonic clock. Else as in aside_options, copied; its ctx must outlive
- *          the token and its children. A call waits by the earlier of its own and the token's
- *          deadline, each on its own clock; after moving a clock of your own, call
+ * Gives a token a deadline, timeout_ms from now: past it, calls that use the token or a child of
+ * it return ASIDE_E_TIMEOUT, and aside_cancel_fired() says 1. Of several deadlines, of the token
+ * and of its parents, the earliest counts; a later one changes nothing. ASIDE_FOREVER is none.
+ *   clock  NULL: the system's monotonic clock. Else as in aside_options, copied; its ctx must
+ *          outlive the token and its children. A call waits by the earlier of its own and
+ *          the token's deadline, each on its own clock; after moving a clock of your own, call
  *          aside_clock_changed() for the caches whose callers wait.
  * A token, its parents and its children have one clock: the first deadline among them decides.
  * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, and for another clock than theirs.
@@ -622,7 +625,8 @@ ASIDE_API aside_status aside_value_copy(const void *data, size_t size,
  * A new value that stands for ptr. size is what a cache counts for it, and aside_value_size() says.
  * free_fn (may be NULL) is called exactly once, after the last reference is gone and no reader can
  * look at it any more, on whatever thread that happens, never under a lock (O2, O3).
- * On error ptr stays the caller's, and free_fn is not called. Returns as aside_value_copy.
+ * On error ptr stays the caller's, and free_fn is not called. ptr may be NULL where size is 0.
+ * Returns as aside_value_copy.
  */
 ASIDE_API aside_status aside_value_wrap(void *ptr, size_t size,
                                         void (*free_fn)(void *ptr, void *ctx), void *ctx,
@@ -685,7 +689,7 @@ ASIDE_API aside_status aside_clock_changed(aside_cache *cache);
     X(fetch_not_found, "fetches that found nothing")                                               \
     X(fetch_errors, "fetches that failed")                                                         \
     X(fetch_abandoned, "fetches that ended without an answer")                                     \
-    X(fetch_fenced, "fetches that a write overtook")                                               \
+    X(fetch_fenced, "fetches overtaken by a write, by the flight's age, or by closing")            \
     X(superseded, "flights that grew too old")                                                     \
     X(shared, "callers that were given a shared result")                                           \
     X(cancelled, "callers that left by their token")                                               \

@@ -3,7 +3,7 @@
  *
  * Callers that ask for the same key together share one fetch; nothing is kept when it has ended. It
  * is the code that aside_get_with_fetch() runs: the same aside_fetch_fn, aside_call and
- * aside_result, the same promises (F, C7, O and P in docs/GUARANTEES.md), the same bounds.
+ * aside_result, the same promises (F, C, O and P in docs/GUARANTEES.md), the same bounds.
  *
  * The conventions of aside.h hold here too.
  */
@@ -30,8 +30,8 @@ ASIDE_API aside_status aside_group_new(aside_group **group,
 
 /*
  * Runs call->fetch for a key, or waits for the fetch of it that is under way, and gives its result.
- * Who runs the fetch, who may leave, what must outlive whom: as aside_get_with_fetch(). call->ttl_ms
- * has no effect, and timeout_ms ASIDE_NO_WAIT is ASIDE_MISS. In the result, outcome is
+ * Who runs the fetch, who may leave, what must outlive whom: as aside_get_with_fetch().
+ * call->ttl_ms has no effect, and timeout_ms ASIDE_NO_WAIT is ASIDE_MISS. In the result, outcome is
  * ASIDE_OUTCOME_FETCHED or ASIDE_OUTCOME_JOINED, shared tells whether two or more callers got this
  * one result, fenced whether the key was forgotten meanwhile (or the flight superseded), and
  * ttl_left_ms is 0. A value is owned by the caller, its destructor runs after the last reference.

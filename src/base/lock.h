@@ -59,8 +59,8 @@ void lock_take(struct lock *lock) ACQUIRES(lock);
 bool lock_try(struct lock *lock) TRY_ACQUIRES(lock);
 void lock_release(struct lock *lock) RELEASES(lock);
 
-/* Round a fork: all locks are taken, by rank, and released in the parent; in the child they are made
- * anew, since a mutex can only be released by the thread that took it. */
+/* Round a fork: all locks are taken, by rank, and released in the parent; in the child they are
+ * made anew, since a mutex can only be released by the thread that took it. */
 void lock_seize(struct lock *lock);
 void lock_yield(struct lock *lock);
 void lock_renew(struct lock *lock);

@@ -53,22 +53,6 @@ static bool is_key(const void *key, size_t key_len)
 
 /* ---- the end of a fetch ---------------------------------------------------------------------- */
 
-static void count_outcome(struct host *host, const struct flight *flight)
-{
-    struct thread_account *account = &host->home->account;
-    aside_status status = flight->answer.status;
-    if (flight->ran)
-        thread_count_locked(account, COUNTER_fetches, 1);
-    if (flight->overtaken)
-        thread_count_locked(account, COUNTER_fetch_fenced, 1);
-    if (status == ASIDE_NOT_FOUND)
-        thread_count_locked(account, COUNTER_fetch_not_found, 1);
-    if (status == ASIDE_E_ABANDONED)
-        thread_count_locked(account, COUNTER_fetch_abandoned, 1);
-    else if (status < 0 && flight->ran)
-        thread_count_locked(account, COUNTER_fetch_errors, 1);
-}
-
 static void publish(struct flight *flight)
 {
     struct host *host = flight->owned_by;
@@ -83,7 +67,7 @@ static void publish(struct flight *flight)
         thread_count_prepare(&host->home->account);
     lock_take(flight->group->lock);
     flight->overtaken = !group_may_store(flight);
-    count_outcome(host, flight);
+    flight_count(flight);
     group_end(flight->group, flight);
     flight->answered = group_settle(flight, answer->status);
     lock_release(flight->group->lock);

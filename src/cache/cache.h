@@ -64,7 +64,8 @@ static inline aside_cache *cache_of(struct host *host)
     return container_of(host, struct aside_cache, host);
 }
 
-/* By every call that may take a shard's lock, a hit excepted: what a fork took away is made again. */
+/* By every call that may take a shard's lock, a hit excepted: what a fork took away is made
+ * again. */
 static inline void cache_revive(aside_cache *cache)
 {
     if (unlikely(reaper_is_lost(&cache->reaper)))

@@ -31,7 +31,7 @@ bool options_take(aside_options *to, const aside_options *from)
         return false;
     return to->default_ttl_ms > 0 && to->max_flight_age_ms >= 0 && to->close_wait_ms >= 0 &&
            is_clock(&to->clock) && to->disabled >= ASIDE_ENABLED &&
-           to->disabled <= ASIDE_DISABLE_ALL;
+           to->disabled <= ASIDE_DISABLE_ALL && !(to->worker.start && to->submit.fn);
 }
 
 /* At most one way to keep the argument. */

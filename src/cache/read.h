@@ -47,7 +47,8 @@ static HOT_INLINE void read_hit(aside_cache *cache, const struct read *read, uns
     cache_count(cache, read->self, counter);
 }
 
-/* After read_end(): removes the entry that was over, if that can be done at once. The cache may be gone then. */
+/* After read_end(): removes the entry that was over, if that can be done at once. The cache may
+ * be gone then. */
 void read_remove(aside_cache *cache, struct read read, const void *key, size_t key_len) OUT_OF_LINE;
 
 /* For a thread without a record: a handle, found under the shard's lock; ASIDE_MISS,

@@ -244,8 +244,10 @@ static aside_status drop(aside_cache *cache, const void *key, size_t key_len, en
 static aside_status put(aside_cache *cache, const void *key, size_t key_len, struct entry *entry,
                         enum shard_put how, int64_t ttl_ms)
 {
-    if (!entry)
+    if (!entry) {
+        cache_count(cache, thread_self(), COUNTER_store_refused);
         return ASIDE_E_NOMEM;
+    }
     int64_t now_ns = cache_now(cache);
     entry_set_times(entry, now_ns, clock_after_ms(now_ns, ttl_ms), 0);
     aside_status status =

@@ -196,8 +196,10 @@ static aside_status end_waiting(struct request *r, struct flight *flight, enum w
 static aside_status wait_for(struct request *r, struct flight *flight)
 {
     struct waiter_until until = until_of(r, flight);
-    if (flight_is_lost(flight))
+    if (flight_is_lost(flight)) {
+        graph_unblock(r->self);
         return ASIDE_E_FORKED;
+    }
     enum waiter_end end = sleep_on(r, flight, &flight->settled, &until);
     graph_unblock(r->self);
     return end_waiting(r, flight, end);
@@ -220,8 +222,10 @@ bool request_leads_here(const struct request *r)
 static aside_status stay(struct request *r, struct flight *flight)
 {
     struct waiter_until until = {.clock = &r->host->clock, .deadline_ns = flight->deadline_ns};
-    if (flight_is_lost(flight))
+    if (flight_is_lost(flight)) {
+        graph_unblock(r->self);
         return ASIDE_E_FORKED;
+    }
     if (sleep_on(r, flight, &flight->ended, &until) == WAITER_LEAVES_LATE) {
         until.deadline_ns = CLOCK_NEVER;
         supersede(r, flight);
@@ -313,6 +317,11 @@ aside_status request_lead(struct request *r, struct flight *flight)
 {
     r->result.outcome = ASIDE_OUTCOME_FETCHED;
     keep_argument(r, flight);
+    if (flight_is_lost(flight)) {
+        flight_refuse(flight, ASIDE_E_FORKED, 0);
+        flight_unref(flight);
+        return request_refuse(r, ASIDE_E_FORKED);
+    }
     aside_status status = request_leads_here(r) ? lead_here(r, flight) : lead_by_others(r, flight);
     request_count(r, status);
     flight_unref(flight);

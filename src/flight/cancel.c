@@ -272,7 +272,8 @@ static struct waiter *waiters_of(aside_cancel *token)
     return token->first;
 }
 
-/* The next token of the tree below top, parents first; into says whether to go on below this one. */
+/* The next token of the tree below top, parents first; into says whether to go on below this
+ * one. */
 static aside_cancel *next_below(const aside_cancel *top, aside_cancel *token, bool into)
 {
     if (into && token->children)

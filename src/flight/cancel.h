@@ -7,8 +7,8 @@
  * process-wide stripes: a token is small, and there may be one for each request.
  *
  * Tokens form trees: a child keeps its parent, is listed by it, and shares its stripe, so that the
- * whole tree is guarded by one lock. The clock of a tree's deadlines is kept by its root; each token
- * knows the earliest deadline of its own and its parents'.
+ * whole tree is guarded by one lock. The clock of a tree's deadlines is kept by its root; each
+ * token knows the earliest deadline of its own and its parents'.
  *
  * A descriptor is a timer of the system, which serves for both ends: armed for the deadline, or for
  * a time long past when the token fires. Nobody reads it, so it stays readable.

@@ -201,12 +201,12 @@ static bool is_lost(const struct worker *worker)
  * hook failed, is joined by nobody, and whoever waits in the queue needs another. */
 static void worker_end(struct worker *worker, bool early)
 {
-    if (is_lost(worker))
-        return;
     struct executor *executor = worker->executor;
     const aside_worker *hooks = &executor->options.hooks;
-    if (worker->started && hooks->stop)
+    if (worker->started && hooks->stop && !is_lost(worker))
         hooks->stop(hooks->ctx, worker->context);
+    if (is_lost(worker))
+        return;
     lock_take(&executor->lock);
     executor->threads--;
     bool more = early && is_short_handed(executor);

@@ -9,9 +9,8 @@
  * waited for at close keeps what it stands on. The queue is first in, first out, and a job may be
  * taken back as long as nobody has begun it.
  *
- *   worker:  BUSY or IDLE -> ENDED (joined by executor_stop)      normally
- *                         -> LEFT (detached, frees itself)        not waited for, or its thread
- * was ended
+ *   worker:  BUSY or IDLE -> ENDED (joined by executor_join)   normally
+ *                         -> LEFT (detached, frees itself)      not waited for, or its thread ended
  */
 #ifndef ASIDE_FLIGHT_EXECUTOR_H
 #define ASIDE_FLIGHT_EXECUTOR_H

@@ -11,8 +11,8 @@
  * a leader who stays until his fetch has ended. It is taken back before the reference on what it
  * points to is given back.
  *
- * Threads that are inside no fetch come nowhere near the lock. What a pending fetch waits for is not
- * known here.
+ * Threads that are inside no fetch come nowhere near the lock. What a pending fetch waits for is
+ * not known here.
  */
 #ifndef ASIDE_FLIGHT_GRAPH_H
 #define ASIDE_FLIGHT_GRAPH_H

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/counter.h"
 
 #include <string.h>
 
@@ -82,6 +83,7 @@ void flight_prepare(struct flight *flight, const struct flight_options *options,
            offsetof(struct flight, bytes) - offsetof(struct flight, next));
     flight->magic = MAGIC;
     set_options(flight, options);
+    flight->charge = 0;
     flight->group = NULL;
     flight->hash = key->hash;
     flight->fetch = call->fetch;
@@ -117,12 +119,12 @@ struct flight *flight_new(const struct flight_options *options, const struct fli
 static void free_flight(struct flight *flight)
 {
     struct mem mem = flight->home->mem;
+    if (flight->arg_release)
+        flight->arg_release(flight->arg);
     bool led = flight->group && !flight_is_lost(flight);
     const struct flight_owner *owner = led ? flight->owner : NULL;
     void *owned_by = flight->owned_by;
     size_t charge = flight->charge;
-    if (flight->arg_release)
-        flight->arg_release(flight->arg);
     flight->magic = 0;
     park_fini(&flight->park);
     mem_free(&mem, flight);
@@ -148,6 +150,23 @@ void flight_unref(struct flight *flight)
 void flight_wake(struct flight *flight)
 {
     park_wake_all(&flight->park);
+}
+
+static void count_if(const struct flight *flight, bool condition, unsigned counter)
+{
+    if (condition)
+        thread_count_locked(&flight->home->account, counter, 1);
+}
+
+void flight_count(const struct flight *flight)
+{
+    aside_status status = flight->answer.status;
+    count_if(flight, flight->ran, COUNTER_fetches);
+    count_if(flight, flight->overtaken, COUNTER_fetch_fenced);
+    count_if(flight, status == ASIDE_NOT_FOUND, COUNTER_fetch_not_found);
+    count_if(flight, status == ASIDE_E_ABANDONED, COUNTER_fetch_abandoned);
+    count_if(flight, status < 0 && status != ASIDE_E_ABANDONED && flight->ran,
+             COUNTER_fetch_errors);
 }
 
 /* ---- transitions ----------------------------------------------------------------------------- */
@@ -330,7 +349,8 @@ void group_fence_all(struct group *group)
 
 bool group_may_store(const struct flight *flight)
 {
-    return !flight_is_settled(flight) && !flight->fenced && flight->stamp == flight->group->stamp;
+    return !flight_is_lost(flight) && !flight_is_settled(flight) && !flight->fenced &&
+           flight->stamp == flight->group->stamp;
 }
 
 bool group_supersede(struct flight *flight)

@@ -53,8 +53,8 @@ struct flight_owner {
 };
 
 /*
- * How many flights there may be in all groups of one owner. Groups take credits one by one, and keep
- * a few of those that come back, so that flights of different keys write no line in common.
+ * How many flights there may be in all groups of one owner. Groups take credits one by one, and
+ * keep a few of those that come back, so that flights of different keys write no line in common.
  */
 struct flight_bound {
     size_t max;  /* immutable; 0: no bound */
@@ -116,8 +116,8 @@ struct flight {
     bool on_worker;       /* its fetch runs on one of the executor's threads ... */
     bool leftover;        /* ... and nobody waits for that any more: counted by the executor */
     _Atomic bool counted; /* in group->running; read without the lock */
-    /* settled under the lock, read without */
     _Atomic bool offered; /* its job is in the executor's queue by now, or will never be */
+    /* settled under the lock, read without */
     _Atomic bool settled;
     aside_status verdict; /* these two before settled, never after */
     bool shared;
@@ -201,6 +201,9 @@ static inline bool flight_is_lost(const struct flight *flight)
 {
     return flight->generation != fork_generation();
 }
+
+/* Counts the fetch by what came of it, before its callers can see that. Under any lock. */
+void flight_count(const struct flight *flight);
 
 static inline bool flight_is_settled(const struct flight *flight)
 {

@@ -2,13 +2,13 @@
  * flight/host -- whose flights they are: what a cache and a stand-alone group have in common.
  *
  *   OPEN -> CLOSING -> CLOSED
+ *     HALF_CLOSED -^                in the child of a fork, where who was closing it is not
  *
  * The users' references close it at the last one. What must not vanish under somebody holds it: the
  * users together, each flight, and a reaper that could not be joined. It is freed with the last
  * hold.
  *
- * A fork: the child's host has no flights. Whoever was to close it is not there, unless it is the
- * thread that forked; then it may be closed anew. Holds of before the fork are not given back.
+ * A fork: the child's host has no flights. Holds of before the fork are not given back.
  */
 #ifndef ASIDE_FLIGHT_HOST_H
 #define ASIDE_FLIGHT_HOST_H

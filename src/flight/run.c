@@ -45,7 +45,8 @@ void flight_settle_answer(struct flight *flight, aside_status status)
     answer->status = status;
 }
 
-/* Destructors and hooks run on behalf of a flight that is not settled yet: they are inside it as its fetch is. */
+/* Destructors and hooks run on behalf of a flight that is not settled yet: they are inside it as
+ * its fetch is. */
 void run_push(struct thread_record *self, struct thread_fetch *frame, const struct flight *flight,
               void *worker)
 {
@@ -77,9 +78,11 @@ static bool decide_inside(struct flight *flight, struct thread_record *self, asi
         return false;
     run_push(self, &frame, flight, NULL);
     flight_settle_answer(flight, status);
-    flight->owner->publish(flight);
+    bool lost = flight_is_lost(flight); /* a destructor has forked */
+    if (!lost)
+        flight->owner->publish(flight);
     run_pop(self, &frame);
-    return true;
+    return !lost;
 }
 
 static bool decide(struct flight *flight, aside_status status)

@@ -19,8 +19,9 @@
 #include "flight/group.h"
 
 /* Runs the fetch on this thread and gives the runner's handle back. cancel_state is what the
- * callback is to run with; less than 0: as it is. leader: this thread's caller holds a reference, to be given back if the
- * thread ends. True if the callback's return has decided the flight: its answer is published. */
+ * callback is to run with; less than 0: as it is. leader: this thread's caller holds a
+ * reference, to be given back if the thread ends. True if the callback's return has decided the
+ * flight: its answer is published. */
 bool flight_run(struct flight *flight, struct thread_record *self, void *worker, int cancel_state,
                 bool leader);
 /* Its two halves: what the callback returned, and what follows from that. */
@@ -30,7 +31,8 @@ bool flight_conclude(struct flight *flight, struct thread_record *self, aside_st
                      bool leader);
 /* The answer that the status means; a value that it does not want is dropped. */
 void flight_settle_answer(struct flight *flight, aside_status status);
-/* What runs between the two is inside the flight, for recursion and for closing. self may be NULL. */
+/* What runs between the two is inside the flight, for recursion and for closing. self may be
+ * NULL. */
 void run_push(struct thread_record *self, struct thread_fetch *frame, const struct flight *flight,
               void *worker);
 void run_pop(struct thread_record *self, const struct thread_fetch *frame);

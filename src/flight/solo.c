@@ -54,18 +54,6 @@ static bool begin(struct request *r, struct flight *flight)
     return alone;
 }
 
-static void count(struct request *r, aside_status status)
-{
-    host_count(r->host, r->self, COUNTER_fetches);
-    if (r->result.fenced)
-        host_count(r->host, r->self, COUNTER_fetch_fenced);
-    if (status == ASIDE_NOT_FOUND)
-        host_count(r->host, r->self, COUNTER_fetch_not_found);
-    if (status < 0)
-        host_count(r->host, r->self, COUNTER_fetch_errors);
-    request_count(r, status);
-}
-
 /* True: nobody has come, and the flight is this thread's alone again. */
 static bool end(struct request *r, struct flight *flight)
 {
@@ -73,7 +61,8 @@ static bool end(struct request *r, struct flight *flight)
     lock_take(group->lock);
     bool alone = !flight_is_settled(flight) && load_acquire(&flight->refs) == 2;
     if (alone) {
-        r->result.fenced = !group_may_store(flight);
+        flight->overtaken = !group_may_store(flight);
+        flight_count(flight);
         group_end(group, flight);
         (void)group_settle(flight, flight->answer.status);
     }
@@ -84,16 +73,18 @@ static bool end(struct request *r, struct flight *flight)
 static aside_status take_answer(struct request *r, struct flight *flight)
 {
     struct flight_answer *answer = &flight->answer;
+    aside_status status = answer->status;
     r->result.fetch_error = answer->code;
+    r->result.fenced = flight->overtaken;
     if (answer->entry)
         entry_pin(answer->entry);
     r->result.value = answer->entry ? &answer->entry->head : answer->given;
-    count(r, answer->status);
+    request_count(r, status);
     keep(r->self, flight);
     if (!host_is_open(r->host))
         park_wake_all(&r->host->ends);
     host_release(r->host, fork_generation());
-    return flight->answer.status;
+    return status;
 }
 
 /* The callback has not decided alone, or somebody waits for what it has decided. */
@@ -123,6 +114,7 @@ bool solo_call(struct request *r, const struct flight_owner *owner, aside_status
                    !load_relaxed(&flight->decided) && !flight_is_lost(flight);
     if (decides)
         flight_settle_answer(flight, said);
-    *status = decides && end(r, flight) ? take_answer(r, flight) : go_on(r, flight, said);
+    bool ended = decides && !flight_is_lost(flight) && end(r, flight);
+    *status = ended ? take_answer(r, flight) : go_on(r, flight, said);
     return true;
 }

@@ -11,7 +11,7 @@
  *   - an overwrite exchanges the word in place, and a live word never moves within its chain, so
  *     that a reader never misses a key that was there all the time
  *   - growth copies the words of a bucket to the larger array first, and marks the link of the old
- *     one FORWARD then. A reader looks at the link before the words, and goes on in the larger array
+ *     one FORWARD then. A reader looks at the link before the words, and then in the larger array
  *   - an array that has been replaced, and an entry that was unlinked, stay for the grace period
  *
  * Growth is incremental: each write moves a few buckets (index_step). The array itself is made

@@ -356,7 +356,8 @@ void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris
     if (!pressed && index_step(&shard->index, &old))
         doom(shard, old, false);
     limbo_step(&shard->limbo, pressed);
-    /* A destructor that writes leaves its share to whoever runs it, or they would nest without end. */
+    /* A destructor that writes leaves its share to whoever runs it, or they would nest without
+     * end. */
     unsigned share = is_dropping() ? 0 : pressed ? SHARD_SLICE : SHARD_SIDE;
     debris->count = limbo_take(&shard->limbo, debris->entries, share);
     lock_touch(debris->count);

@@ -106,8 +106,8 @@ void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris
 /* ---- without it ------------------------------------------------------------------------------ */
 
 void shard_drop(struct shard_debris *debris);
-/* Brings the larger array that the index wants; SHARD_NO_ROOM (for so many bytes) or SHARD_NO_MEMORY if that is not to
- * be had. After the last try nobody tries again for a while. */
+/* Brings the larger array that the index wants; SHARD_NO_ROOM (for so many bytes) or
+ * SHARD_NO_MEMORY if that is not to be had. After the last try nobody tries again for a while. */
 enum shard_end shard_grow(struct shard *shard, bool last_try, size_t *room);
 /* Takes a slice of at most max entries out of what is doomed; how many. *more: go on. */
 unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more);

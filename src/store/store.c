@@ -89,13 +89,15 @@ static bool evict_in(struct store *store, struct shard *shard, const struct budg
     return evicted > 0;
 }
 
-/* Others may take the room while it is being made: after twice what is lacking it is their turn to make some. */
+/* Others may take the room while it is being made: after twice what is lacking it is their turn
+ * to make some. */
 static bool is_enough(const struct budget_room *freed, const struct budget_room *room)
 {
     return freed->bytes > 2 * room->bytes && freed->entries > 2 * room->entries + MOST_EVICTED;
 }
 
-/* In the shard at hand first, then in the others in turn, until a whole round has evicted nothing. */
+/* In the shard at hand first, then in the others in turn, until a whole round has evicted
+ * nothing. */
 static bool make_room(struct store *store, struct shard *near, struct budget_room room)
 {
     struct budget_room freed = {0, 0};
@@ -230,32 +232,19 @@ aside_status store_put(struct store *store, uint64_t hash, struct entry *entry, 
     }
 }
 
-static void count_if(struct store *store, bool condition, enum counter counter)
-{
-    if (condition)
-        thread_count_locked(&store->home->account, counter, 1);
-}
-
-/* Before the callers can see the answer: whoever has it finds it counted. */
-static void count_outcome(struct store *store, const struct flight *flight, bool refused)
-{
-    aside_status status = flight->answer.status;
-    count_if(store, flight->ran, COUNTER_fetches);
-    count_if(store, flight->stored, COUNTER_fetch_stored);
-    count_if(store, flight->overtaken, COUNTER_fetch_fenced);
-    count_if(store, refused, COUNTER_store_refused);
-    count_if(store, status == ASIDE_NOT_FOUND, COUNTER_fetch_not_found);
-    count_if(store, status == ASIDE_E_ABANDONED, COUNTER_fetch_abandoned);
-    count_if(store, status < 0 && status != ASIDE_E_ABANDONED && flight->ran, COUNTER_fetch_errors);
-}
-
 /* What was not stored is kept by handles alone, from before anybody can see it. */
 static void settle(struct store *store, struct flight *flight, bool stored, bool refused)
 {
+    if (flight_is_lost(flight))
+        return;
     flight->stored = stored;
     flight->overtaken = flight->overtaken || !group_may_store(flight);
     group_end(flight->group, flight);
-    count_outcome(store, flight, refused && !flight->overtaken);
+    flight_count(flight);
+    if (stored)
+        thread_count_locked(&store->home->account, COUNTER_fetch_stored, 1);
+    if (refused && !flight->overtaken)
+        thread_count_locked(&store->home->account, COUNTER_store_refused, 1);
     if (!stored && flight->answer.entry)
         entry_pin(flight->answer.entry);
     if (flight_is_settled(flight))
