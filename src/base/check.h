@@ -23,6 +23,8 @@
 #ifdef ASIDE_DEBUG
 _Noreturn void check_failed(const char *file, int line, const char *what);
 #define invariant(condition) ((condition) ? (void)0 : check_failed(__FILE__, __LINE__, #condition))
+#elif defined(__clang_analyzer__)
+#define invariant(condition) ((condition) ? (void)0 : __builtin_unreachable())
 #else
 #define invariant(condition) ((void)sizeof(condition))
 #endif

@@ -46,19 +46,26 @@ static void install(void)
     installed = pthread_atfork(prepare, parent, child) == 0;
 }
 
+static void enlist(struct fork_member *member) REQUIRES(registry)
+{
+    member->next = first;
+    member->link = &first;
+    if (first)
+        first->link = &member->next;
+    first = member;
+    store_release(&member->joined, true);
+}
+
 bool fork_join(struct fork_member *member)
 {
+    if (load_acquire(&member->joined))
+        return true;
     pthread_once(&once, install);
     if (!installed)
         return false;
     lock_take(&registry);
-    if (!member->link) {
-        member->next = first;
-        member->link = &first;
-        if (first)
-            first->link = &member->next;
-        first = member;
-    }
+    if (!load_relaxed(&member->joined))
+        enlist(member);
     lock_release(&registry);
     return true;
 }
@@ -69,6 +76,6 @@ void fork_leave(struct fork_member *member)
     *member->link = member->next;
     if (member->next)
         member->next->link = member->link;
-    member->link = NULL;
+    store_release(&member->joined, false);
     lock_release(&registry);
 }

@@ -12,6 +12,7 @@
 #ifndef ASIDE_BASE_FORK_H
 #define ASIDE_BASE_FORK_H
 
+#include "base/atomic.h"
 #include "base/lock.h"
 
 #include <stdbool.h>
@@ -28,7 +29,8 @@ struct fork_ops {
 
 struct fork_member {
     const struct fork_ops *ops;
-    struct fork_member *next, **link; /* guarded by the rank FORK; link NULL: not a member */
+    struct fork_member *next, **link; /* guarded by the rank FORK */
+    _Atomic bool joined;
 };
 
 /* False: no memory. A member may join again. */

@@ -42,7 +42,7 @@ void table_remove(struct table *table, struct table_node *node);
 size_t table_count(const struct table *table);
 static inline bool table_is_empty(const struct table *table)
 {
-    return !table->head || (!table->head->hh.prev && !table->head->hh.next);
+    return !table->head || !table->head->hh.next; /* but for the resident */
 }
 
 #endif

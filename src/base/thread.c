@@ -53,8 +53,9 @@ static void leave(void *its_record)
     record->visits = record->inside = record->dropping = 0;
     if (record->free_orphans)
         record->free_orphans(record);
-    free(record->solo);
-    record->solo = NULL;
+    void *solo = record->solo;
+    record->solo = NULL; /* first: a fork may come between */
+    free(solo);
     thread_current = THREAD_NO_RECORD;
     store_release(&record->announced, 0);
     lock_take(&thread_registry);

@@ -48,12 +48,17 @@ struct thread_record {
     bool in_use;                /* guarded by REGISTRY */
 };
 
-/* A fetch that runs on this thread; on the stack of whoever runs it. */
+/* What runs on this thread on behalf of a flight: its fetch; a hook or a destructor that it
+ * waits for; or the hook that hands it over, for which it does not. */
+enum thread_frame { FRAME_FETCH, FRAME_HOOK, FRAME_SUBMIT };
+
+/* On the stack of whoever runs it. */
 struct thread_fetch {
     const struct thread_fetch *outer;
     const void *flight;
-    const void *owner; /* the cache */
+    const void *owner; /* the host */
     void *worker;
+    enum thread_frame kind;
 };
 
 /* Where the counters of one cache are gathered. */

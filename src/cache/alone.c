@@ -69,7 +69,8 @@ static void publish(struct flight *flight)
     flight->overtaken = !group_may_store(flight);
     flight_count(flight);
     group_end(flight->group, flight);
-    flight->answered = group_settle(flight, answer->status);
+    flight->answered = !flight_is_settled(flight);
+    (void)group_settle(flight, answer->status);
     lock_release(flight->group->lock);
     host_flight_ended(host, flight);
 }
@@ -157,7 +158,7 @@ static aside_status do_inside(aside_group *group, struct request *r)
 {
     struct host_call inside;
     r->host = &group->host;
-    if (group->plain && !r->call->arg_retain)
+    if (group->plain && !r->call->arg_retain && !r->call->cancel)
         host_enter_lightly(r->host, &inside);
     else
         host_enter(r->host, &inside);

@@ -50,6 +50,20 @@ static int64_t turn(struct reaper *reaper, int64_t next_ns)
     return clock_after_ms(now_ns, reaper->interval_ms);
 }
 
+/* A destructor may give the last reference to the cache back, where the thread that joins the
+ * reaper is not there to wait for it: in the child of a fork, when this returns false. */
+static bool turn_inside(struct reaper *reaper, uint32_t generation, int64_t *next_ns)
+{
+    struct thread_record *self = thread_self();
+    if (self)
+        self->inside++;
+    *next_ns = turn(reaper, *next_ns);
+    bool same = generation == fork_generation();
+    if (self && --self->inside == 0 && self->orphans)
+        self->free_orphans(self);
+    return same;
+}
+
 /* False: it was the reaper that forked, and this is the child. */
 static bool reap_until_stopped(struct reaper *reaper)
 {
@@ -61,8 +75,7 @@ static bool reap_until_stopped(struct reaper *reaper)
         uint32_t ticket = park_ticket(&reaper->park);
         if (load_acquire(&reaper->stop))
             break;
-        next_ns = turn(reaper, next_ns);
-        if (generation != fork_generation())
+        if (!turn_inside(reaper, generation, &next_ns))
             break;
         park_wait(&reaper->park, &parker, ticket, clock_alarm(reaper->clock, next_ns));
     }

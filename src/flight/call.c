@@ -112,7 +112,7 @@ static bool leave_counted(struct request *r, struct flight *flight, enum counter
 static const struct thread_fetch *own_fetch(const struct request *r)
 {
     const struct thread_fetch *f = r->self->fetches;
-    while (f && f->owner != r->host)
+    while (f && (f->owner != r->host || f->kind != FRAME_FETCH))
         f = f->outer;
     return f;
 }
@@ -251,15 +251,35 @@ aside_status request_led_here(struct request *r, struct flight *flight, bool dec
     return stay(r, flight);
 }
 
+struct submission {
+    struct request *request;
+    struct flight *flight;
+    struct thread_fetch frame;
+};
+
+/* The hook has run the job itself, and that has ended the thread. */
+static void submission_unwinds(void *its_submission)
+{
+    struct submission *submission = its_submission;
+    struct thread_record *self = submission->request->self;
+    run_pop(self, &submission->frame);
+    graph_unblock(self);
+    flight_unref(submission->flight);
+    self->inside--; /* of the call that led */
+}
+
 static aside_status submit(struct request *r, struct flight *flight)
 {
     const aside_submit *hook = &r->host->submit;
-    struct thread_fetch frame;
+    struct submission submission = {.request = r, .flight = flight};
+    aside_status status;
     if (r->host->generation != fork_generation())
         return ASIDE_E_FORKED;
-    run_push(r->self, &frame, flight, NULL);
-    aside_status status = hook->fn(hook->ctx, (aside_job *)flight);
-    run_pop(r->self, &frame);
+    run_push(r->self, &submission.frame, flight, FRAME_SUBMIT, NULL);
+    pthread_cleanup_push(submission_unwinds, &submission);
+    status = hook->fn(hook->ctx, (aside_job *)flight);
+    pthread_cleanup_pop(0);
+    run_pop(r->self, &submission.frame);
     return status == ASIDE_OK ? ASIDE_OK : ASIDE_E_BUSY;
 }
 
@@ -275,8 +295,15 @@ static aside_status hand_over(struct request *r, struct flight *flight)
 
 static void offer(struct flight *flight)
 {
-    if (!exchange_acq_rel(&flight->offered, true))
+    if (!flight_is_lost(flight) && !exchange_acq_rel(&flight->offered, true))
         flight_wake(flight);
+}
+
+static aside_status refuse_ring(struct request *r)
+{
+    graph_unblock(r->self);
+    r->result.outcome = ASIDE_OUTCOME_NONE;
+    return request_refuse(r, ASIDE_E_DEADLOCK);
 }
 
 static aside_status not_handed_over(struct request *r, struct flight *flight, aside_status status)
@@ -287,7 +314,8 @@ static aside_status not_handed_over(struct request *r, struct flight *flight, as
     return request_refuse(r, status);
 }
 
-/* What the fetch may come to wait for must find this thread waiting: so that is noted first. */
+/* What the fetch may come to wait for must find this thread waiting: so that is noted first; and
+ * again where a hook, or the fetch that this thread has run itself, may have taken it back. */
 static aside_status lead_by_others(struct request *r, struct flight *flight)
 {
     bool stays = !may_leave(r);
@@ -296,10 +324,12 @@ static aside_status lead_by_others(struct request *r, struct flight *flight)
     aside_status status = hand_over(r, flight);
     if (status != ASIDE_OK)
         return not_handed_over(r, flight, status);
-    host_count(r->host, r->self, COUNTER_misses_led);
     offer(flight);
-    if (help(r, flight))
-        (void)graph_block(r->self, flight, stays);
+    bool helped = help(r, flight);
+    if ((helped || r->host->submit.fn) && !graph_block(r->self, flight, stays) && !stays &&
+        leave(r, flight))
+        return refuse_ring(r);
+    host_count(r->host, r->self, COUNTER_misses_led);
     return stays ? stay(r, flight) : wait_for(r, flight);
 }
 
@@ -308,7 +338,7 @@ static void keep_argument(struct request *r, struct flight *flight)
     struct thread_fetch frame;
     if (!r->call->arg_retain)
         return;
-    run_push(r->self, &frame, flight, NULL);
+    run_push(r->self, &frame, flight, FRAME_HOOK, NULL);
     flight_keep_argument(flight, r->call);
     run_pop(r->self, &frame);
 }
@@ -320,6 +350,7 @@ aside_status request_lead(struct request *r, struct flight *flight)
     if (flight_is_lost(flight)) {
         flight_refuse(flight, ASIDE_E_FORKED, 0);
         flight_unref(flight);
+        r->result.outcome = ASIDE_OUTCOME_NONE;
         return request_refuse(r, ASIDE_E_FORKED);
     }
     aside_status status = request_leads_here(r) ? lead_here(r, flight) : lead_by_others(r, flight);
@@ -334,12 +365,6 @@ aside_status request_lead(struct request *r, struct flight *flight)
 static bool leaves_ring(struct request *r, struct flight *flight)
 {
     return !graph_block(r->self, flight, false) && leave(r, flight);
-}
-
-static aside_status refuse_ring(struct request *r)
-{
-    r->result.outcome = ASIDE_OUTCOME_NONE;
-    return request_refuse(r, ASIDE_E_DEADLOCK);
 }
 
 static aside_status wait_or_be_refused(struct request *r, struct flight *flight)

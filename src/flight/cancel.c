@@ -7,6 +7,7 @@
 #include "base/lock.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -30,6 +31,7 @@ struct aside_cancel {
     _Atomic int fd;
     _Atomic uint32_t refs;  /* the users', and each child's */
     _Atomic uint32_t users; /* their references; the last closes the descriptor */
+    _Atomic bool lit;       /* the descriptor has been made readable */
     _Atomic bool fired;
     _Atomic int64_t deadline_ns; /* the earliest of its own and its parents' */
 };
@@ -83,12 +85,25 @@ static void set_timer(int fd, int64_t at_ns)
 }
 #endif
 
-/* Readable from at_ns on; 1 is long past. */
 static void arm(const aside_cancel *token, int64_t at_ns)
 {
     int fd = load_acquire(&token->fd);
     if (fd != NO_FD && at_ns != CLOCK_NEVER && token->fd_generation == fork_generation())
         set_timer(fd, at_ns);
+}
+
+/* Readable from now on. Once: a timer that is set anew is not readable for an instant. */
+static void light(aside_cancel *token)
+{
+    if (load_acquire(&token->fd) != NO_FD && !exchange_acq_rel(&token->lit, true))
+        arm(token, 1);
+}
+
+/* The system's timer knows nothing of a user's clock. */
+static void light_if_late(const aside_cancel *token)
+{
+    if (token->root->clock.now_ns)
+        light((aside_cancel *)(uintptr_t)token);
 }
 
 static void arm_for_deadline(const aside_cancel *token, int64_t deadline_ns)
@@ -104,7 +119,7 @@ static bool make_fd(aside_cancel *token)
     token->fd_generation = fork_generation();
     store_release(&token->fd, fd);
     if (load_acquire(&token->fired))
-        arm(token, 1);
+        light(token);
     else
         arm_for_deadline(token, load_acquire(&token->deadline_ns));
     return true;
@@ -126,6 +141,7 @@ aside_status aside_cancel_fd(aside_cancel *token, int *fd)
     else
         *fd = load_acquire(&token->fd);
     lock_release(stripe_of(token));
+    (void)aside_cancel_status(token); /* a user's clock may have passed the deadline by now */
     return status;
 }
 
@@ -227,8 +243,11 @@ static void close_fd(aside_cancel *token)
     int fd = load_acquire(&token->fd);
     store_release(&token->fd, NO_FD);
     lock_release(stripe_of(token));
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
     if (fd != NO_FD)
         close(fd);
+    pthread_setcancelstate(before, NULL);
 }
 
 void aside_cancel_unref(aside_cancel *token)
@@ -251,7 +270,7 @@ aside_status aside_cancel_status(const aside_cancel *token)
     int64_t deadline_ns = load_acquire(&token->deadline_ns);
     if (deadline_ns == CLOCK_NEVER || clock_precise(&token->root->clock) < deadline_ns)
         return ASIDE_OK;
-    arm(token, 1); /* the system's timer knows nothing of a user's clock */
+    light_if_late(token);
     return ASIDE_E_TIMEOUT;
 }
 
@@ -291,7 +310,7 @@ static bool fire_one(aside_cancel *token)
     store_release(&token->fired, true);
     for (struct waiter *w = waiters_of(token); w; w = w->next)
         waiter_cancel(w);
-    arm(token, 1);
+    light(token);
     return true;
 }
 
@@ -391,6 +410,6 @@ enum waiter_end cancel_wait(aside_cancel *token, struct waiter *waiter, const _A
     enum waiter_end end = waiter_wait(waiter, settled, until);
     cancel_delist(token, waiter);
     if (end == WAITER_LEAVES_WITH_TOKEN)
-        arm(token, 1);
+        light_if_late(token);
     return end;
 }

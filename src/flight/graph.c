@@ -27,7 +27,7 @@ bool graph_enlist(void)
 static bool is_inside(const struct thread_record *self, const struct flight *flight)
 {
     const struct thread_fetch *f = self->fetches;
-    while (f && f->flight != flight)
+    while (f && (f->flight != flight || f->kind == FRAME_SUBMIT))
         f = f->outer;
     return f;
 }
@@ -53,6 +53,8 @@ static void point(const struct thread_record *self, const struct flight *to, boo
     REQUIRES(graph)
 {
     for (const struct thread_fetch *f = self->fetches; f; f = f->outer) {
+        if (f->kind == FRAME_SUBMIT)
+            continue; /* its fetch may be running elsewhere by now */
         struct flight *flight = (struct flight *)(uintptr_t)f->flight;
         flight->blocked_on = to;
         flight->awaits_end = to_end;

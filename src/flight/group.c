@@ -392,8 +392,13 @@ bool group_leave(struct flight *flight, bool is_leader)
 
 void group_fork_child(struct group *group)
 {
-    for (struct flight *flight = group->flights; flight; flight = flight->next)
+    for (struct flight *flight = group->flights; flight; flight = flight->next) {
         detach(flight);
+        flight->verdict = ASIDE_E_FORKED;
+        store_relaxed(&flight->counted, false);
+        store_relaxed(&flight->offered, true);
+        store_relaxed(&flight->settled, true);
+    }
     group->flights = NULL;
     group->running = group->credits = 0;
 }

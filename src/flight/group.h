@@ -130,7 +130,7 @@ struct flight {
     /* the fetch's own */
     void *worker;
     bool ran;
-    bool decides_at_leaders; /* in the call that led it, and by nobody else */
+    bool decides_at_leaders; /* was decided in the call that led it, which gave no handle away */
     int64_t began_ns;        /* precise clock: when the fetch left the queue */
     struct flight_answer answer;
     /* set by publish, before settled */

@@ -145,7 +145,8 @@ void host_flight_ended(struct host *host, struct flight *flight)
     if (!host_is_open(host))
         park_wake_all(&host->ends);
     store_release(&flight->ended, true);
-    flight_wake_others(flight);
+    if (!flight_is_lost(flight))
+        flight_wake_others(flight);
 }
 
 size_t host_flights(struct host *host)
@@ -338,12 +339,17 @@ static void fork_locks(struct fork_member *member, enum lock_rank rank,
         host->ops->fork_locks(host, rank, each);
 }
 
-/* Who was closing it does so no longer, unless it is this thread. */
+/* Who was closing it does so no longer, unless it is this thread. What it had begun is finished as
+ * far as that needs no memory: nothing is stored or led any more. */
 static void reopen_closing(struct host *host)
 {
-    if (load_relaxed(&host->phase) == HOST_CLOSING &&
-        !pthread_equal(load_relaxed(&host->closer), pthread_self()))
-        store_relaxed(&host->phase, HOST_HALF_CLOSED);
+    struct group *group;
+    if (load_relaxed(&host->phase) != HOST_CLOSING ||
+        pthread_equal(load_relaxed(&host->closer), pthread_self()))
+        return;
+    store_relaxed(&host->phase, HOST_HALF_CLOSED);
+    for (size_t i = 0; (group = host->ops->group(host, i)); i++)
+        group->closed = true;
 }
 
 static void fork_child(struct fork_member *member)

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "flight/graph.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -23,11 +24,13 @@ static struct flight *flight_of(const aside_fetch *fetch)
 
 static void drop_answer(struct flight_answer *answer)
 {
-    if (answer->entry)
-        entry_discard(answer->entry);
-    aside_value_unref(answer->given);
+    struct entry *entry = answer->entry;
+    aside_value *given = answer->given;
     answer->entry = NULL;
     answer->given = NULL;
+    if (entry)
+        entry_discard(entry);
+    aside_value_unref(given);
 }
 
 void flight_settle_answer(struct flight *flight, aside_status status)
@@ -48,11 +51,11 @@ void flight_settle_answer(struct flight *flight, aside_status status)
 /* Destructors and hooks run on behalf of a flight that is not settled yet: they are inside it as
  * its fetch is. */
 void run_push(struct thread_record *self, struct thread_fetch *frame, const struct flight *flight,
-              void *worker)
+              enum thread_frame kind, void *worker)
 {
     if (!self)
         return;
-    *frame = (struct thread_fetch){self->fetches, flight, flight->owned_by, worker};
+    *frame = (struct thread_fetch){self->fetches, flight, flight->owned_by, worker, kind};
     self->fetches = frame;
 }
 
@@ -62,32 +65,29 @@ void run_pop(struct thread_record *self, const struct thread_fetch *frame)
         self->fetches = frame->outer;
 }
 
-static bool claim(struct flight *flight)
+/* alone: nobody else can decide. */
+static bool decide_inside(struct flight *flight, struct thread_record *self, aside_status status,
+                          bool alone)
 {
     uint32_t open = 0;
-    if (!flight->decides_at_leaders)
-        return compare_swap(&flight->decided, &open, 1);
-    store_relaxed(&flight->decided, 1);
-    return true;
-}
-
-static bool decide_inside(struct flight *flight, struct thread_record *self, aside_status status)
-{
     struct thread_fetch frame;
-    if (flight_is_lost(flight) || !claim(flight))
+    if (flight_is_lost(flight))
         return false;
-    run_push(self, &frame, flight, NULL);
+    if (alone)
+        store_relaxed(&flight->decided, 1);
+    else if (!compare_swap(&flight->decided, &open, 1))
+        return false;
+    run_push(self, &frame, flight, FRAME_HOOK, NULL);
     flight_settle_answer(flight, status);
-    bool lost = flight_is_lost(flight); /* a destructor has forked */
-    if (!lost)
+    if (!flight_is_lost(flight)) /* a destructor may have forked */
         flight->owner->publish(flight);
     run_pop(self, &frame);
-    return !lost;
+    return !flight_is_lost(flight);
 }
 
 static bool decide(struct flight *flight, aside_status status)
 {
-    return decide_inside(flight, thread_self(), status);
+    return decide_inside(flight, thread_self(), status, false);
 }
 
 /* A lost flight is freed by the call that led it or not at all: its host may be gone by now. */
@@ -120,13 +120,13 @@ struct run {
     bool leader;
 };
 
-/* The callback is over, one way or the other. What it said in the child of a fork is discarded, but
- * not what somebody else was completing when it forked. */
+/* The callback is over, one way or the other. What it said in the child of a fork is discarded, as
+ * long as the host is surely there; but not what somebody else was completing when it forked. */
 static void finish(struct run *run)
 {
     struct flight *flight = run->flight;
     run_pop(run->self, &run->frame);
-    if (flight_is_lost(flight) && !load_acquire(&flight->decided))
+    if (flight_is_lost(flight) && run->leader && !load_acquire(&flight->decided))
         drop_answer(&flight->answer);
     if (!flight->on_worker || flight_is_lost(flight))
         return;
@@ -144,6 +144,7 @@ static void unwound(void *its_run)
     drop_handle(run->flight);
     if (!run->leader)
         return;
+    graph_unblock(run->self); /* who led inside another fetch points to it */
     flight_unref(run->flight);
     run->self->inside--; /* of the call that led */
 }
@@ -168,7 +169,7 @@ aside_status flight_call(struct flight *flight, struct thread_record *self, void
     struct run run = {.self = self, .flight = flight, .leader = leader};
     flight->worker = worker;
     flight->ran = true;
-    run_push(self, &run.frame, flight, worker);
+    run_push(self, &run.frame, flight, FRAME_FETCH, worker);
     aside_status status = call_fetch(&run, cancel_state);
     finish(&run);
     return status;
@@ -177,12 +178,15 @@ aside_status flight_call(struct flight *flight, struct thread_record *self, void
 bool flight_conclude(struct flight *flight, struct thread_record *self, aside_status status,
                      bool leader)
 {
+    if (status == ASIDE_PENDING) {
+        drop_handle(flight);
+        return false;
+    }
     /* Who gave no handle away has nobody to race with. */
-    flight->decides_at_leaders = leader && status != ASIDE_PENDING &&
-                                 load_acquire(&flight->handles) == 1 &&
-                                 !load_relaxed(&flight->decided);
-    bool decided = status != ASIDE_PENDING && decide_inside(flight, self, status);
-    flight->decides_at_leaders = false;
+    bool alone = leader && load_acquire(&flight->handles) == 1 && !load_relaxed(&flight->decided);
+    if (alone)
+        flight->decides_at_leaders = true;
+    bool decided = decide_inside(flight, self, status, alone);
     drop_handle(flight);
     return decided;
 }
@@ -250,21 +254,25 @@ void aside_job_run(aside_job *job, void *worker)
     int before;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
     struct thread_record *self = thread_self();
-    flight->began_ns = clock_precise(flight->clock);
-    if (!self)
+    if (!self) {
         flight_refuse(flight, ASIDE_E_NOMEM, 0);
-    else if (flight_is_settled(flight) || flight_is_lost(flight))
+    } else if (flight_is_lost(flight) || flight_is_settled(flight)) {
         flight_refuse(flight, flight->verdict, 0);
-    else
+    } else {
+        flight->began_ns = clock_precise(flight->clock);
         (void)flight_run(flight, self, worker, before, false);
+    }
     pthread_setcancelstate(before, NULL);
 }
 
 void aside_job_drop(aside_job *job)
 {
     struct flight *flight = flight_of((const aside_fetch *)job);
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
     if (flight)
         flight_refuse(flight, ASIDE_E_ABANDONED, 0);
+    pthread_setcancelstate(before, NULL);
 }
 
 /* ---- what a fetch calls ---------------------------------------------------------------------- */

@@ -34,7 +34,7 @@ void flight_settle_answer(struct flight *flight, aside_status status);
 /* What runs between the two is inside the flight, for recursion and for closing. self may be
  * NULL. */
 void run_push(struct thread_record *self, struct thread_fetch *frame, const struct flight *flight,
-              void *worker);
+              enum thread_frame kind, void *worker);
 void run_pop(struct thread_record *self, const struct thread_fetch *frame);
 /* The fetch will not run: it ends with this status, and the runner's handle is given back. */
 void flight_refuse(struct flight *flight, aside_status status, int code);

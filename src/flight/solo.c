@@ -35,7 +35,6 @@ static struct flight *take(struct request *r, const struct flight_owner *owner)
 static void keep(struct thread_record *self, struct flight *flight)
 {
     flight->magic = 0;
-    free(self->solo); /* of a call inside the fetch */
     self->solo = flight;
 }
 
@@ -97,6 +96,15 @@ static aside_status go_on(struct request *r, struct flight *flight, aside_status
     return status;
 }
 
+/* Destructors that run then are inside the flight, as its fetch was. */
+static void settle_answer(struct thread_record *self, struct flight *flight, aside_status said)
+{
+    struct thread_fetch frame;
+    run_push(self, &frame, flight, FRAME_HOOK, NULL);
+    flight_settle_answer(flight, said);
+    run_pop(self, &frame);
+}
+
 bool solo_call(struct request *r, const struct flight_owner *owner, aside_status *status)
 {
     struct flight *flight = may_be_solo(r) ? take(r, owner) : NULL;
@@ -113,7 +121,7 @@ bool solo_call(struct request *r, const struct flight_owner *owner, aside_status
     bool decides = said != ASIDE_PENDING && load_acquire(&flight->handles) == 1 &&
                    !load_relaxed(&flight->decided) && !flight_is_lost(flight);
     if (decides)
-        flight_settle_answer(flight, said);
+        settle_answer(r->self, flight, said);
     bool ended = decides && !flight_is_lost(flight) && end(r, flight);
     *status = ended ? take_answer(r, flight) : go_on(r, flight, said);
     return true;

@@ -12,11 +12,11 @@ static void push(struct limbo_list *list, struct entry *entry)
     list->count++;
 }
 
+/* Of a list that is not empty. */
 static struct entry *pop(struct limbo_list *list)
 {
     struct entry *entry = list->first;
-    if (!entry)
-        return NULL;
+    invariant(entry);
     struct entry_link *next = entry->link.next;
     list->first = next ? container_of(next, struct entry, link) : NULL;
     if (!next)
@@ -25,10 +25,9 @@ static struct entry *pop(struct limbo_list *list)
     return entry;
 }
 
+/* Of a list that is not empty. */
 static void append(struct limbo_list *to, struct limbo_list *from)
 {
-    if (!from->first)
-        return;
     if (to->last)
         to->last->link.next = &from->first->link;
     else
@@ -82,8 +81,6 @@ void limbo_step(struct limbo *limbo, bool pressed)
 static struct entry *take_unnamed(struct limbo *limbo, const struct epoch_names *names)
 {
     struct entry *entry = pop(&limbo->ripe);
-    if (!entry)
-        return NULL;
     size_t charge = entry_charge(entry);
     limbo->bytes -= charge;
     if (!epoch_is_named(names, entry))
@@ -96,8 +93,6 @@ static struct entry *take_unnamed(struct limbo *limbo, const struct epoch_names 
 static struct entry *take_visited(struct limbo *limbo, const struct epoch_names *names)
 {
     struct entry *entry = pop(&limbo->visited);
-    if (!entry)
-        return NULL;
     if (epoch_is_named(names, entry)) {
         push(&limbo->visited, entry);
         return NULL;

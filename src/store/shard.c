@@ -319,10 +319,10 @@ unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more)
     unsigned count = array->holds_entries ? index_array_take(array, entries, max) : 0;
     size_t bytes = drop_unnamed(shard, entries, count);
     bool empty = count < max;
-    if (empty)
-        bytes += index_array_charge(array);
     lock_take(&shard->lock);
     bool mine = lay_down(shard, array);
+    if (mine && empty)
+        bytes += index_array_charge(array);
     shard->doomed_bytes -= bytes;
     if (mine && !empty)
         put_back(shard, array);

@@ -235,6 +235,8 @@ aside_status store_put(struct store *store, uint64_t hash, struct entry *entry, 
 /* What was not stored is kept by handles alone, from before anybody can see it. */
 static void settle(struct store *store, struct flight *flight, bool stored, bool refused)
 {
+    if (!stored && flight->answer.entry)
+        entry_pin(flight->answer.entry);
     if (flight_is_lost(flight))
         return;
     flight->stored = stored;
@@ -245,8 +247,6 @@ static void settle(struct store *store, struct flight *flight, bool stored, bool
         thread_count_locked(&store->home->account, COUNTER_fetch_stored, 1);
     if (refused && !flight->overtaken)
         thread_count_locked(&store->home->account, COUNTER_store_refused, 1);
-    if (!stored && flight->answer.entry)
-        entry_pin(flight->answer.entry);
     if (flight_is_settled(flight))
         return;
     flight->answered = true;

@@ -103,3 +103,15 @@ TEST(never_above_the_bound_with_four_threads)
     check_used(0, 0);
     CHECK(reserved > 0);
 }
+
+TEST(what_is_counted_anew_replaces_what_was_reserved)
+{
+    budget_init(&budget, 1000, 10);
+    CHECK(budget_reserve(&budget, 900, 9) && budget_reserve_lasting(&budget, 100));
+    CHECK(!budget_reserve(&budget, 1, 0));
+    budget_recount(&budget, 300, 50, 2);
+    CHECK(budget_could_have(&budget, 950) && !budget_could_have(&budget, 951));
+    CHECK(budget_has(&budget, &(struct budget_room){650, 8}));
+    CHECK(!budget_has(&budget, &(struct budget_room){651, 0}));
+    CHECK(!budget_has(&budget, &(struct budget_room){0, 9}));
+}

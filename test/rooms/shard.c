@@ -766,3 +766,111 @@ TEST(the_check_reports_what_is_broken)
     fclose(nowhere);
     end();
 }
+
+/* ---- taking apart at the same time --------------------------------------------------------------- */
+
+/* Runs once, as a destructor does: without the lock, in the middle of a slice. */
+static void (*in_the_middle)(void);
+
+static void run_once(void *ptr, void *ctx)
+{
+    void (*something)(void) = in_the_middle;
+    (void)ptr, (void)ctx;
+    in_the_middle = NULL;
+    if (something)
+        something();
+}
+
+static void store_wrapped(uint32_t i)
+{
+    static int object;
+    aside_value *value = NULL;
+    CHECK_STATUS(aside_value_wrap(&object, 0, run_once, NULL, &value), ASIDE_OK);
+    struct entry *entry = entry_new_wrapping(ground.home, &i, sizeof i, value);
+    CHECK(entry != NULL);
+    aside_value_unref(value);
+    entry_set_times(entry, now, CLOCK_NEVER, 0);
+    CHECK_INT(put_as(i, entry, SHARD_SET), SHARD_OK);
+}
+
+static struct gate held;
+static pthread_t other;
+
+static void stand_at_gate(void)
+{
+    gate_pass(&held);
+}
+
+static void *dismantle_main(void *arg)
+{
+    bool more;
+    CHECK_INT(shard_dismantle(shard, SHARD_SLICE, &more), 1);
+    return arg;
+}
+
+/* The other takes the second array in hand, and has it still when this thread lays down its own. */
+static void let_another_begin(void)
+{
+    in_the_middle = stand_at_gate;
+    other = thread_start(dismantle_main, NULL);
+    gate_wait_arrived(&held, 1);
+}
+
+TEST(two_take_arrays_apart_and_each_lays_down_his_own)
+{
+    bool more;
+    begin(0, 0, SIZE_MAX);
+    gate_init(&held);
+    for (uint32_t i = 0; i < 2; i++) {
+        store_wrapped(i);
+        lock_take(&shard->lock);
+        shard_clear(shard, now);
+        lock_release(&shard->lock);
+    }
+    size_t each = shard->doomed_bytes / 2;
+    in_the_middle = let_another_begin;
+    CHECK_INT(shard_dismantle(shard, SHARD_SLICE, &more), 1);
+    CHECK_INT(shard->doomed_bytes, each);
+    CHECK(shard->in_hand != NULL && shard->doomed == NULL);
+    gate_open(&held);
+    thread_join(other);
+    CHECK(shard->in_hand == NULL);
+    CHECK_INT(shard->doomed_bytes, 0);
+    gate_fini(&held);
+    end();
+}
+
+/* What the child of a fork does first; here there is nobody else, so it is a child of its own. */
+static void fork_in_the_middle(void)
+{
+    lock_take(&shard->lock);
+    CHECK(shard->in_hand != NULL && shard->doomed == NULL);
+    shard_fork_child(shard);
+    CHECK(shard->in_hand == NULL && shard->doomed != NULL);
+    lock_release(&shard->lock);
+}
+
+static void check_fork_after(uint32_t entries)
+{
+    bool more;
+    begin(0, 0, SIZE_MAX);
+    store_wrapped(0);
+    for (uint32_t i = 1; i < entries; i++)
+        store(i, CLOCK_NEVER);
+    lock_take(&shard->lock);
+    shard_clear(shard, now);
+    lock_release(&shard->lock);
+    in_the_middle = fork_in_the_middle;
+    while (in_the_middle)
+        CHECK(shard_dismantle(shard, SHARD_SLICE, &more) > 0);
+    CHECK(shard->doomed != NULL); /* and nothing of it is lost, or freed twice */
+    free_waiting();
+    CHECK(shard->doomed == NULL);
+    end();
+}
+
+TEST(what_was_in_hand_at_a_fork_is_taken_apart_all_the_same)
+{
+    check_fork_after(SHARD_SLICE + 5);
+    check_fork_after(SHARD_SLICE - 5);
+}

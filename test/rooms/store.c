@@ -651,6 +651,27 @@ TEST(bounds_hold_and_nothing_leaks_with_four_writers)
     finish(cache);
 }
 
+/* ---- a fork -------------------------------------------------------------------------------------- */
+
+TEST(what_others_had_reserved_is_free_in_the_child)
+{
+    aside_cache *cache = open_with(512 << 10, 0);
+    struct store *store = &cache->store;
+    set_small(cache, 1000, ASIDE_FOREVER); /* in the middle of a growth, or not */
+    size_t used = store->budget.bytes, entries = store->budget.entries;
+    size_t lasting = store->budget.lasting;
+    CHECK(budget_reserve(&store->budget, 1000, 7));
+    CHECK(budget_reserve_lasting(&store->budget, 3000));
+    store->shards[1].array_coming = true;
+    store_fork_child(store);
+    CHECK_INT(store->budget.bytes, used);
+    CHECK_INT(store->budget.lasting, lasting);
+    CHECK_INT(store->budget.entries, entries);
+    CHECK(!store->shards[1].array_coming);
+    set_small(cache, 2000, ASIDE_FOREVER);
+    finish(cache);
+}
+
 /* ---- the check ----------------------------------------------------------------------------------- */
 
 TEST(the_check_looks_at_every_shard)
