@@ -168,7 +168,7 @@ formatted := $(sort $(wildcard include/aside/*.h src/*/*.[ch] test/*/*.[ch] docs
 
 lint: ## format, clang-tidy, lock annotations, layers
 	@CLANG_FORMAT='$(CLANG_FORMAT)' CLANG_TIDY='$(CLANG_TIDY)' CLANG_NEW='$(CLANG_NEW)' JOBS='$(JOBS)' \
-	    bash test/lint/run.sh '$(formatted)' '$(library_sources) $(harness_sources)' '$(ours_language) -Itest/harness'
+	    bash test/lint/run.sh '$(formatted)' '$(library_sources) $(harness_sources)' '$(ours_language) -fexceptions -Itest/harness'
 
 fmt: ## formats every source file
 	$(Q)$(CLANG_FORMAT) -i $(formatted)

@@ -1,12 +1,15 @@
 /*
  * exit.c -- exit() and a return from main while the library's threads, flights, readers and writers
- * are busy do no harm (P6), whoever calls exit(), and though handlers of atexit() use the cache.
+ * are busy do no harm (P6), whoever calls exit(), and though handlers of atexit() use the cache and
+ * the group. Nor does it in the child of a process that was busy when it forked (P4).
  *
  * Each round is a process of its own: a child of fork() that had no cache before, or, for a return
  * from main, this very program anew with --list, whose constructor makes the process busy first.
+ * A hundred rounds each; `--rounds 10` makes them a thousand.
  */
 #include "harness.h"
 
+#include <aside/group.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -18,6 +21,17 @@
 #include <time.h>
 #include <unistd.h>
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 #if defined(__SANITIZE_THREAD__)
 #define ROUNDS 10 /* at each exit() ThreadSanitizer sleeps for a second */
 #else
@@ -26,7 +40,19 @@
 #define KEYS 64
 
 /* Who calls exit(). */
-enum way { BY_MAIN, BY_THREAD, BY_WORKER, BY_LEADER, BY_VISITOR, BY_DESTRUCTOR };
+enum way {
+    BY_MAIN,
+    BY_THREAD,
+    BY_WORKER,
+    BY_LEADER,
+    BY_VISITOR,
+    BY_DESTRUCTOR,
+    BY_GROUP_WORKER,
+    BY_GROUP_LEADER,
+    BY_QUICK_EXIT,
+    BY_CHILD, /* of a fork; the parent follows */
+    BY_USING_CHILD
+};
 
 /* For calls that may be refused: all that matters is that they return. */
 static void whatever(aside_status status)
@@ -37,10 +63,11 @@ static void whatever(aside_status status)
 /* ---- a process at work --------------------------------------------------------------------------- */
 
 static aside_cache *cache;
+static aside_group *group;
 static struct gate never;      /* what stands here stands until the process is over */
 static _Atomic int turns;      /* of the threads that never rest */
 static _Atomic uint64_t drawn; /* by these threads; begins with a number that the test has drawn */
-static _Atomic(aside_fetch *) pending;
+static _Atomic(aside_fetch *) pending, group_pending;
 
 static unsigned draw(unsigned most)
 {
@@ -148,6 +175,26 @@ static void *fetch_for_ever(void *unused)
     return unused;
 }
 
+/* The same in the group, with tokens that have a deadline, and a key forgotten now and then. */
+static void *do_for_ever(void *unused)
+{
+    (void)aside_group_ref(group);
+    for (int i = 0;; i++) {
+        aside_call call = {ASIDE_CALL, .fetch = i % 8 ? fetch_at_once : fetch_later};
+        aside_result result = ASIDE_RESULT_INIT;
+        char key[16];
+        size_t size = any_key(key);
+        if (i % 3 && aside_cancel_new(&call.cancel) == ASIDE_OK)
+            whatever(aside_cancel_set_deadline(call.cancel, i % 5 ? 1000 : 1, NULL));
+        turned(aside_group_do(group, key, size, &call, &result));
+        aside_value_unref(result.value);
+        aside_cancel_unref(call.cancel);
+        if (i % 7 == 0)
+            (void)aside_group_forget(group, key, size);
+    }
+    return unused;
+}
+
 static aside_status fetch_never(aside_fetch *fetch, void *arg)
 {
     (void)fetch, (void)arg;
@@ -157,8 +204,7 @@ static aside_status fetch_never(aside_fetch *fetch, void *arg)
 
 static aside_status pend_for_ever(aside_fetch *fetch, void *arg)
 {
-    (void)arg;
-    atomic_store(&pending, aside_fetch_ref(fetch));
+    atomic_store((_Atomic(aside_fetch *) *)arg, aside_fetch_ref(fetch));
     return ASIDE_PENDING;
 }
 
@@ -170,10 +216,32 @@ static void *wait_for_ever(void *its_key)
     aside_result result = ASIDE_RESULT_INIT;
     if (*key != 'i') /* an inline leader can not leave */
         call.timeout_ms = 600000;
+    call.arg = (void *)&pending;
     (void)aside_ref(cache);
     CHECK(aside_get_with_fetch(cache, key, strlen(key), &call, &result) != ASIDE_OK);
     gate_pass(&never);
     return NULL;
+}
+
+static void *wait_in_group_for_ever(void *its_key)
+{
+    const char *key = its_key;
+    aside_call call = {ASIDE_CALL, .fetch = *key == 'p' ? pend_for_ever : fetch_never};
+    aside_result result = ASIDE_RESULT_INIT;
+    if (*key != 'i')
+        call.timeout_ms = 600000;
+    call.arg = (void *)&group_pending;
+    (void)aside_group_ref(group);
+    CHECK(aside_group_do(group, key, strlen(key), &call, &result) != ASIDE_OK);
+    gate_pass(&never);
+    return NULL;
+}
+
+static uint64_t waiters_in_group(void)
+{
+    aside_stats stats = {.struct_size = sizeof stats};
+    CHECK_STATUS(aside_group_stats_get(group, &stats), ASIDE_OK);
+    return stats.waiters_now;
 }
 
 static void detached(thread_fn fn, const void *arg)
@@ -189,19 +257,78 @@ static void become_busy(void)
     options.close_wait_ms = 5;
     gate_init(&never);
     CHECK_STATUS(aside_open(&cache, &options), ASIDE_OK);
+    CHECK_STATUS(aside_group_new(&group, &options), ASIDE_OK);
     for (int i = 0; i < 3; i++) {
         detached(wait_for_ever, "on a worker");
         detached(wait_for_ever, "inline");
         detached(wait_for_ever, "pending");
     }
-    gate_wait_arrived(&never, 2);
+    for (int i = 0; i < 2; i++) {
+        detached(wait_in_group_for_ever, "on a worker");
+        detached(wait_in_group_for_ever, "inline");
+        detached(wait_in_group_for_ever, "pending");
+    }
+    gate_wait_arrived(&never, 4);
     WAIT_UNTIL(STAT(cache, waiters_now) >= 8 && atomic_load(&pending) != NULL);
+    WAIT_UNTIL(waiters_in_group() >= 5 && atomic_load(&group_pending) != NULL);
+    detached(do_for_ever, NULL);
     for (int i = 0; i < 2; i++) {
         detached(read_for_ever, NULL);
         detached(write_for_ever, NULL);
         detached(fetch_for_ever, NULL);
     }
     WAIT_UNTIL(atomic_load(&turns) >= 50);
+}
+
+/* ---- handlers of atexit() ------------------------------------------------------------------------ */
+
+static void ask_at_exit(const char *key, int64_t timeout_ms)
+{
+    aside_call call = {ASIDE_CALL, .fetch = fetch_at_once, .timeout_ms = timeout_ms};
+    aside_result result = ASIDE_RESULT_INIT;
+    CHECK_STATUS(aside_get_with_fetch(cache, key, strlen(key), &call, &result), ASIDE_OK);
+    CHECK(aside_value_size(result.value) == 7);
+    aside_value_unref(result.value);
+    CHECK_STATUS(aside_group_do(group, key, strlen(key), &call, &result), ASIDE_OK);
+    CHECK(aside_value_size(result.value) == 7);
+    aside_value_unref(result.value);
+    (void)aside_group_forget(group, key, strlen(key));
+}
+
+static void use_at_exit(void)
+{
+    char byte = 0;
+    ask_at_exit("inline at exit", 0);
+    ask_at_exit("on a worker at exit", 600000);
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("exiting"), "v", 1, ASIDE_FOREVER), ASIDE_OK);
+    whatever(aside_copy(cache, ASIDE_STR("exiting"), &byte, 1, NULL));
+    whatever(aside_visit(cache, ASIDE_STR("exiting"), read_byte, &byte));
+    (void)aside_delete(cache, ASIDE_STR("exiting"));
+    CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
+    CHECK_STATUS(aside_clear(cache), ASIDE_OK);
+    CHECK(STAT(cache, misses_led) > 0);
+}
+
+static void close_at_exit(void)
+{
+    aside_value *value = NULL;
+    CHECK_STATUS(aside_close(cache), ASIDE_OK);
+    CHECK_STATUS(aside_get(cache, ASIDE_STR("exiting"), &value), ASIDE_E_CLOSED);
+    aside_unref(cache);
+    CHECK_STATUS(aside_group_close(group), ASIDE_OK);
+    CHECK_STATUS(aside_group_forget(group, ASIDE_STR("exiting")), ASIDE_E_CLOSED);
+    aside_group_unref(group);
+}
+
+/*
+ * The leak checker asks it, where there is one. It does not find what only an index leads to, as the
+ * addresses there share a word with bits of the hash; and a cache that is closed while its readers are
+ * in the middle of a look keeps that until the last reference, which nobody here gives back.
+ */
+int __lsan_is_turned_off(void);
+int __lsan_is_turned_off(void)
+{
+    return 1;
 }
 
 /* ---- how it ends --------------------------------------------------------------------------------- */
@@ -237,6 +364,13 @@ static void exit_by_fetch(int64_t timeout_ms)
     whatever(aside_get_with_fetch(cache, ASIDE_STR("exit"), &call, &result));
 }
 
+static void exit_by_group(int64_t timeout_ms)
+{
+    aside_call call = {ASIDE_CALL, .fetch = exit_in_a_fetch, .timeout_ms = timeout_ms};
+    aside_result result = ASIDE_RESULT_INIT;
+    whatever(aside_group_do(group, ASIDE_STR("exit"), &call, &result));
+}
+
 /* The value ends at once, and whoever comes by first, the reaper mostly, ends the process. */
 static void exit_by_value(void)
 {
@@ -245,6 +379,30 @@ static void exit_by_value(void)
     CHECK_STATUS(aside_value_wrap(&target, 1, exit_in_a_destructor, NULL, &value), ASIDE_OK);
     CHECK_STATUS(aside_set_value(cache, ASIDE_STR("exit"), value, 1), ASIDE_OK);
     aside_value_unref(value);
+}
+
+static void look_at_end(pid_t pid)
+{
+    int status = 0;
+    WAIT_UNTIL(waitpid(pid, &status, WNOHANG) == pid);
+    if (WIFSIGNALED(status))
+        fprintf(stderr, "signal %d\n", WTERMSIG(status));
+    CHECK(WIFEXITED(status));
+    CHECK_INT(WEXITSTATUS(status), 0);
+}
+
+/* Who is not there in the child is missed by nobody; it makes threads of its own, and exits. */
+static _Noreturn void exit_by_child(bool uses)
+{
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        if (uses)
+            use_at_exit();
+        exit(0);
+    }
+    look_at_end(pid);
+    exit(0);
 }
 
 static _Noreturn void end_process(enum way way)
@@ -260,59 +418,19 @@ static _Noreturn void end_process(enum way way)
             CHECK_STATUS(aside_set(cache, ASIDE_STR("exit"), "v", 1, ASIDE_FOREVER), ASIDE_OK);
         break;
     case BY_DESTRUCTOR: exit_by_value(); break;
+    case BY_GROUP_WORKER: exit_by_group(600000); break;
+    case BY_GROUP_LEADER: exit_by_group(0); break;
+    case BY_QUICK_EXIT: quick_exit(0);
+    case BY_CHILD: exit_by_child(false);
+    case BY_USING_CHILD: exit_by_child(true);
     }
     for (;;)
         pause();
 }
 
-/* ---- handlers of atexit() ------------------------------------------------------------------------ */
-
-static void ask_at_exit(const char *key, int64_t timeout_ms)
-{
-    aside_call call = {ASIDE_CALL, .fetch = fetch_at_once, .timeout_ms = timeout_ms};
-    aside_result result = ASIDE_RESULT_INIT;
-    CHECK_STATUS(aside_get_with_fetch(cache, key, strlen(key), &call, &result), ASIDE_OK);
-    CHECK(aside_value_size(result.value) == 7);
-    aside_value_unref(result.value);
-}
-
-static void use_at_exit(void)
-{
-    char byte = 0;
-    ask_at_exit("inline at exit", 0);
-    ask_at_exit("on a worker at exit", 600000);
-    CHECK_STATUS(aside_set(cache, ASIDE_STR("exiting"), "v", 1, ASIDE_FOREVER), ASIDE_OK);
-    whatever(aside_copy(cache, ASIDE_STR("exiting"), &byte, 1, NULL));
-    whatever(aside_visit(cache, ASIDE_STR("exiting"), read_byte, &byte));
-    (void)aside_delete(cache, ASIDE_STR("exiting"));
-    CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
-    CHECK_STATUS(aside_clear(cache), ASIDE_OK);
-    CHECK(STAT(cache, misses_led) > 0);
-}
-
-static void close_at_exit(void)
-{
-    aside_value *value = NULL;
-    CHECK_STATUS(aside_close(cache), ASIDE_OK);
-    CHECK_STATUS(aside_get(cache, ASIDE_STR("exiting"), &value), ASIDE_E_CLOSED);
-    aside_unref(cache);
-}
-
-/*
- * The leak checker asks it, where there is one: of a cache that nobody has closed it finds no entries,
- * as their addresses share a word with bits of their hash. Where a handler closes it, it does check.
- */
-static bool stays_open;
-int __lsan_is_turned_off(void);
-int __lsan_is_turned_off(void)
-{
-    return stays_open;
-}
-
 static void busy_for_a_while(bool handlers)
 {
     const struct timespec nap = {0, draw(1000) * 1000L};
-    stays_open = !handlers;
     if (handlers) { /* the last one registered runs first */
         atexit(close_at_exit);
         atexit(use_at_exit);
@@ -322,16 +440,6 @@ static void busy_for_a_while(bool handlers)
 }
 
 /* ---- the rounds ---------------------------------------------------------------------------------- */
-
-static void look_at_end(pid_t pid)
-{
-    int status = 0;
-    WAIT_UNTIL(waitpid(pid, &status, WNOHANG) == pid);
-    if (WIFSIGNALED(status))
-        fprintf(stderr, "signal %d\n", WTERMSIG(status));
-    CHECK(WIFEXITED(status));
-    CHECK_INT(WEXITSTATUS(status), 0);
-}
 
 static void end_with_parent(pid_t parent)
 {
@@ -438,6 +546,37 @@ TEST(exit_in_a_destructor_does_no_harm)
     rounds_of(BY_DESTRUCTOR, false, ROUNDS);
 }
 
+TEST(exit_in_a_fetch_of_a_group_does_no_harm)
+{
+    rounds_of(BY_GROUP_WORKER, false, ROUNDS / 2);
+    rounds_of(BY_GROUP_LEADER, false, ROUNDS / 2);
+}
+
+TEST(quick_exit_does_no_harm)
+{
+    rounds_of(BY_QUICK_EXIT, false, ROUNDS / 2);
+}
+
+static void need_a_fork_that_works(void)
+{
+    if (SANITIZED)
+        test_skip("locks of the sanitizer itself are not there in the child of a busy process");
+}
+
+TEST(exit_of_the_child_of_a_fork_does_no_harm)
+{
+    need_a_fork_that_works();
+    rounds_of(BY_CHILD, false, ROUNDS / 2);
+    rounds_of(BY_USING_CHILD, false, ROUNDS / 2);
+}
+
+TEST(handlers_of_atexit_may_use_and_close_the_cache_in_the_child_of_a_fork)
+{
+    need_a_fork_that_works();
+    rounds_of(BY_CHILD, true, ROUNDS / 4);
+    rounds_of(BY_USING_CHILD, true, ROUNDS / 4);
+}
+
 TEST(handlers_of_atexit_may_use_and_close_the_cache)
 {
     rounds_of(BY_MAIN, true, ROUNDS);
@@ -454,4 +593,6 @@ TEST(handlers_of_atexit_may_use_and_close_the_cache_where_a_callback_calls_exit)
     rounds_of(BY_LEADER, true, ROUNDS / 4);
     rounds_of(BY_VISITOR, true, ROUNDS / 4);
     rounds_of(BY_DESTRUCTOR, true, ROUNDS / 4);
+    rounds_of(BY_GROUP_WORKER, true, ROUNDS / 4);
+    rounds_of(BY_GROUP_LEADER, true, ROUNDS / 4);
 }
