@@ -69,8 +69,10 @@ static void publish(struct flight *flight)
     flight->overtaken = !group_may_store(flight);
     flight_count(flight);
     group_end(flight->group, flight);
-    flight->answered = !flight_is_settled(flight);
-    (void)group_settle(flight, answer->status);
+    if (!flight_is_settled(flight)) {
+        flight->answered = true; /* before anybody can see that it is settled */
+        (void)group_settle(flight, answer->status);
+    }
     lock_release(flight->group->lock);
     host_flight_ended(host, flight);
 }
