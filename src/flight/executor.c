@@ -201,9 +201,11 @@ static bool is_lost(const struct worker *worker)
  * hook failed, is joined by nobody, and whoever waits in the queue needs another. */
 static void worker_end(struct worker *worker, bool early)
 {
+    if (is_lost(worker))
+        return; /* and the executor may be gone */
     struct executor *executor = worker->executor;
     const aside_worker *hooks = &executor->options.hooks;
-    if (worker->started && hooks->stop && !is_lost(worker))
+    if (worker->started && hooks->stop)
         hooks->stop(hooks->ctx, worker->context);
     if (is_lost(worker))
         return;
