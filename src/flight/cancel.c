@@ -315,7 +315,8 @@ static bool fire_one(aside_cancel *token)
     store_release(&token->fired, true);
     for (struct waiter *w = waiters_of(token); w; w = w->next)
         waiter_cancel(w);
-    /* The system's timer has made readable what is late; a user's clock is not asked under a lock. */
+    /* The system's timer has made readable what is late; a user's clock is not asked under a
+     * lock. */
     if (token->root->clock.now_ns || !is_late(token))
         light(token);
     return true;
