@@ -32,7 +32,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 sound=$scratch/sound
 mkdir "$sound"
-tar -cf - Makefile include src test docs/examples/examples.mk | tar -C "$sound" -xf -
+tar -cf - Makefile include src test docs/examples/examples.mk docs/packaging/packaging.mk | tar -C "$sound" -xf -
 variants_known=" test parkfb asan asan-clang tsan "
 
 # killers PATCH -- "PROGRAM TEST VARIANT" a line, - for no test
