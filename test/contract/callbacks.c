@@ -199,8 +199,8 @@ static void ask_or_close(void *ptr, void *ctx)
     (void)ptr;
     atomic_fetch_add(&inside->destroyed, 1);
     if (inside->closes) {
-        inside->said = inside->group != NULL ? aside_group_close(inside->group)
-                                             : aside_close(inside->cache);
+        inside->said =
+            inside->group != NULL ? aside_group_close(inside->group) : aside_close(inside->cache);
         return;
     }
     inside->said = inside_ask(inside, fetch_that_must_not_run, NULL, &result);
@@ -813,7 +813,7 @@ static void check_crowd(enum kind kind, bool closing)
     }
     for (int i = 0; i < ASKERS; i++)
         thread_join(threads[i]);
-    CHECK(closing || crowd.joined > 0);
+    CHECK(closing || crowd.joined > 0 || test_rounds(100) < 100);
     aside_group_unref(crowd.group);
 }
 
@@ -927,7 +927,8 @@ TEST(a_thread_with_cancellation_pending_drops_a_job_whole)
 TEST(a_thread_with_cancellation_pending_gives_a_token_back_whole)
 {
     struct asking nothing = {NULL, ASIDE_OK, true, 0};
-    thread_join(thread_start(ask_over_and_over, &nothing)); /* a sanitizer may open one of its own */
+    /* a sanitizer may open a descriptor of its own with the first thread */
+    thread_join(thread_start(ask_over_and_over, &nothing));
     int descriptors = process_descriptors();
     for (int fired = 0; fired <= 1; fired++) {
         struct pending pending;

@@ -829,6 +829,7 @@ struct traffic {
     struct source led, worked, queued;
     _Atomic(aside_fetch *) pending;
     struct caller leader, worker, waiting, pender, joiners[2];
+    uint64_t bytes; /* of the cache before the flights */
 };
 
 /* Every bound is reached then. */
@@ -845,6 +846,7 @@ static void traffic_begin(struct traffic *traffic, int64_t reaper_interval_ms)
     aside_cache *cache = traffic->cache = open_cache(&options);
     traffic->token = token_new();
     fill(cache);
+    traffic->bytes = STAT(cache, bytes);
     source_init(&traffic->led, "led", true);
     source_init(&traffic->worked, "worked", true);
     source_init(&traffic->queued, "queued", true);
@@ -862,6 +864,7 @@ static void traffic_begin(struct traffic *traffic, int64_t reaper_interval_ms)
     join_flight(&traffic->joiners[1], cache, "worked", &traffic->worked, traffic->token, 5);
     CHECK_INT(STAT(cache, flights_now), 4);
     CHECK_INT(STAT(cache, queued_now), 1);
+    CHECK(STAT(cache, bytes) > traffic->bytes);
 }
 
 /* In the parent: nobody has noticed anything. */
@@ -920,6 +923,7 @@ static void check_no_traffic(void *arg)
     CHECK_INT(stats.queued_now, 0);
     CHECK_INT(stats.workers_now, 0);
     CHECK_INT(stats.entries, ENTRIES);
+    CHECK_INT(stats.bytes, traffic->bytes);
     check_filled(cache);
     source_init(&source, "of the child", false);
     for (size_t i = 0; i < COUNT_OF(keys); i++) {
@@ -2611,6 +2615,7 @@ struct busy {
     aside_group *group;
     aside_cancel *token;
     struct ledger ledger;
+    uint64_t bytes; /* of the cache when it was empty */
     _Atomic bool stop;
     _Atomic uint64_t turns, lookups, group_lookups;
     pthread_t threads[BUSY_THREADS];
@@ -2740,6 +2745,7 @@ static void busy_begin(struct busy *busy)
     options.alloc = ledger_init(&busy->ledger);
     options.max_bytes = (size_t)1 << 20;
     busy->cache = open_cache(&options);
+    busy->bytes = STAT(busy->cache, bytes);
     if (test_random() % 2) /* a group without hooks of the user's takes short cuts */
         memset(&options.alloc, 0, sizeof options.alloc);
     busy->group = group_open(&options);
@@ -2801,6 +2807,7 @@ static void check_busy(struct busy *busy, bool thoroughly)
     overwrite_much(busy->cache, &busy->ledger, busy->ledger.live_bytes + (3 << 20));
     CHECK_STATUS(aside_clear(busy->cache), ASIDE_OK);
     CHECK_INT(aside_count(busy->cache), 0);
+    WAIT_UNTIL(STAT(busy->cache, bytes) == busy->bytes); /* nothing of before is still counted */
     use_cache(busy->cache);
 }
 

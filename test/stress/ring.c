@@ -80,8 +80,9 @@ struct jungle {
     uint64_t round;
     struct edges edges;
     struct told told[HOSTS];
-    _Atomic(aside_fetch *) box[BOX]; /* fetches that are pending, each with a reference */
-    _Atomic int out;                 /* members that have done, but for the mover */
+    _Atomic uint64_t asked, answered; /* calls */
+    _Atomic(aside_fetch *) box[BOX];  /* fetches that are pending, each with a reference */
+    _Atomic int out;                  /* members that have done, but for the mover */
 };
 
 static aside_status no_context(void *ctx, void **worker)
@@ -135,12 +136,16 @@ static aside_stats host_stats(struct jungle *jungle, int host)
     return stats;
 }
 
+/* A fetch that everybody has left may still ask another host: so nobody may ask meanwhile. */
 static bool jungle_is_at_rest(struct jungle *jungle)
 {
+    uint64_t answered = jungle->answered;
+    if (jungle->asked != answered)
+        return false;
     for (int host = 0; host < HOSTS; host++)
         if (host_stats(jungle, host).flights_now > 0)
             return false;
-    return true;
+    return jungle->asked == answered;
 }
 
 static void jungle_move_ms(struct jungle *jungle, int64_t ms)
@@ -210,6 +215,7 @@ static void jungle_ask(struct jungle *jungle, int from, int to)
     int host = to % HOSTS;
     aside_result result = ASIDE_RESULT_INIT;
     aside_call call = jungle_call(jungle);
+    atomic_fetch_add(&jungle->asked, 1);
     _Atomic int *edge = from == OUTSIDE ? NULL : edge_add(&jungle->edges, from, to);
     aside_status status =
         host == GROUP ? aside_group_do(jungle->group, &key, sizeof key, &call, &result)
@@ -225,6 +231,7 @@ static void jungle_ask(struct jungle *jungle, int from, int to)
         check_status(jungle, &call, status);
     note(&jungle->told[host], status, &result);
     aside_value_unref(result.value);
+    atomic_fetch_add(&jungle->answered, 1);
 }
 
 static void jungle_write(struct jungle *jungle, int node)
