@@ -169,6 +169,7 @@ struct inside {
     aside_cache *cache;
     bool closes;
     _Atomic int destroyed, fetches;
+    _Atomic bool done;
     aside_status said;
     aside_outcome outcome;
 };
@@ -198,14 +199,15 @@ static void ask_or_close(void *ptr, void *ctx)
     aside_result result = ASIDE_RESULT_INIT;
     (void)ptr;
     atomic_fetch_add(&inside->destroyed, 1);
-    if (inside->closes) {
-        inside->said =
-            inside->group != NULL ? aside_group_close(inside->group) : aside_close(inside->cache);
-        return;
-    }
-    inside->said = inside_ask(inside, fetch_that_must_not_run, NULL, &result);
+    if (!inside->closes)
+        inside->said = inside_ask(inside, fetch_that_must_not_run, NULL, &result);
+    else if (inside->group != NULL)
+        inside->said = aside_group_close(inside->group);
+    else
+        inside->said = aside_close(inside->cache);
     inside->outcome = result.outcome;
     CHECK(result.value == NULL);
+    atomic_store(&inside->done, true);
 }
 
 static aside_status give_and_fail(aside_fetch *fetch, void *arg)
@@ -254,7 +256,7 @@ static void check_given_up(bool closes)
             CHECK_STATUS(status, closes && on_worker ? ASIDE_E_CLOSED : ASIDE_E_FETCH);
             if (status == ASIDE_E_FETCH)
                 CHECK_INT(result.fetch_error, 7);
-            WAIT_UNTIL(inside.destroyed == 1);
+            WAIT_UNTIL(atomic_load(&inside.done));
             inside_end(&inside);
             CHECK_STATUS(inside.said, closes ? ASIDE_OK : ASIDE_E_DEADLOCK);
             CHECK_INT(inside.outcome, ASIDE_OUTCOME_NONE);

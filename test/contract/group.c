@@ -1620,7 +1620,7 @@ TEST(a_fetch_is_told_that_its_flight_has_grown_too_old)
 TEST(the_age_of_a_flight_is_kept_by_the_systems_clock)
 {
     aside_options options = no_options();
-    options.max_flight_age_ms = 50;
+    options.max_flight_age_ms = 200;
     aside_group *group = group_open(&options);
     aside_cancel *token = token_new();
     struct source old, next;
@@ -1637,16 +1637,17 @@ TEST(the_age_of_a_flight_is_kept_by_the_systems_clock)
         aside_status status = asker_join(&joiners[i]);
         CHECK(status == ASIDE_E_FETCH_TIMEOUT || status == ASIDE_OK);
         CHECK(test_now_ns() - began_ns >=
-              (50 - 20) * 1000000); /* less a tick of the coarse clock */
+              (200 - 20) * 1000000); /* less a tick of the coarse clock */
         asker_drop(&joiners[i]);
     }
     CHECK_STATUS(ask_group(group, "k", &next, NULL), ASIDE_OK);
-    CHECK_STATUS(ask_group(group, "k", &next, token), ASIDE_OK);
+    WAIT_UNTIL(ask_group(group, "k", &next, token) ==
+               ASIDE_OK); /* a slow worker is too old as well */
     gate_open(&old.gate);
     CHECK_STATUS(asker_join(&leader), ASIDE_OK);
     CHECK(value_is(leader.result.value, "old"));
     CHECK_INT(leader.result.fenced, 1);
-    CHECK_INT(GSTAT(group, superseded), 1);
+    CHECK(GSTAT(group, superseded) >= 1);
     asker_drop(&leader);
     check_idle(group);
     aside_cancel_unref(token);

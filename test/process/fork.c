@@ -2024,19 +2024,40 @@ TEST(a_token_of_before_works_in_the_child_and_fires_there_alone)
     use_tokens(&tokens); /* the same in the parent */
 }
 
+/*
+ * Those who wait with it are not here. But their stacks are used again by threads of the child, who
+ * wait with another token, at the same places mostly: they must not be taken for the old ones.
+ */
 static void fire_in_child(void *arg)
 {
+    enum { CALLERS = 3 };
+    static const char *const keys[CALLERS] = {"a", "b", "a"}; /* by the worker, queued, joined */
     struct traffic *traffic = (struct traffic *)arg;
-    struct source source;
-    source_init(&source, "v", false);
-    aside_cancel_fire(traffic->token); /* those who wait with it are not here */
+    aside_cache *cache = traffic->cache;
+    aside_cancel *fresh = token_new();
+    struct source held;
+    struct caller callers[CALLERS], late;
+    source_init(&held, "v", true);
+    for (unsigned i = 0; i < CALLERS; i++) {
+        join_flight(&callers[i], cache, keys[i], &held, fresh, i + 1);
+        gate_wait_arrived(&held.gate, 1); /* or the first might still be the one in the queue */
+    }
+    aside_cancel_fire(traffic->token);
     CHECK_INT(aside_cancel_fired(traffic->token), 1);
-    struct caller caller;
-    caller_ask(&caller, traffic->cache, "k", &source, traffic->token);
-    CHECK_STATUS(caller_run(&caller), ASIDE_E_CANCELLED);
-    check_filled(traffic->cache);
-    close_first_thing(traffic->cache);
+    caller_ask(&late, cache, "k", &held, traffic->token);
+    CHECK_STATUS(caller_run(&late), ASIDE_E_CANCELLED);
+    for (int i = 0; i < 5; i++)
+        check_filled(cache);
+    for (int i = 0; i < CALLERS; i++)
+        CHECK(!callers[i].done);
+    gate_open(&held.gate);
+    for (int i = 0; i < CALLERS; i++) {
+        CHECK_STATUS(caller_join(&callers[i]), ASIDE_OK);
+        caller_drop(&callers[i]);
+    }
+    close_first_thing(cache);
     aside_cancel_unref(traffic->token);
+    aside_cancel_unref(fresh);
 }
 
 TEST(a_token_that_callers_wait_with_fires_in_the_child_for_nobody)
