@@ -324,6 +324,12 @@ static void storm_check(uint64_t key, uint64_t floor, aside_status status,
     aside_value_unref(result->value);
 }
 
+static void unref_token(void *token)
+{
+    aside_cancel_unref(token);
+}
+
+/* This thread may end in the call: if it is inside a fetch and runs the one that it waits for. */
 static void storm_ask(struct storm *storm, uint64_t key, bool in_group)
 {
     uint64_t floor = storm->floor[key];
@@ -334,13 +340,14 @@ static void storm_ask(struct storm *storm, uint64_t key, bool in_group)
     call.timeout_ms = test_random() % 8 ? 0 : 1;
     call.ttl_ms = SANITIZED || test_random() % 4 ? 0 : 1;
     atomic_fetch_add(in_group ? &storm->group_lookups : &storm->lookups, 1);
+    pthread_cleanup_push(unref_token, call.cancel);
     if (in_group)
         status = aside_group_do(storm->group, &key, sizeof key, &call, &result);
     else
         status = aside_get_with_fetch(storm->cache, &key, sizeof key, &call, &result);
     /* Nobody forgets a group's flight when the source changes. */
     storm_check(key, in_group ? 0 : floor, status, &result, &call);
-    aside_cancel_unref(call.cancel);
+    pthread_cleanup_pop(1);
     if (in_group && test_random() % 4 == 0)
         (void)aside_group_forget(storm->group, &key, sizeof key);
 }
