@@ -88,7 +88,8 @@ void lock_yield(struct lock *lock) NO_LOCK_ANALYSIS
 void lock_renew(struct lock *lock)
 {
 #ifdef __SANITIZE_THREAD__
-    /* It goes on counting the hold of the thread that forked. */
+    /* It goes on counting the hold of the thread that forked, where there is one. */
+    (void)pthread_mutex_trylock(&lock->mutex);
     pthread_mutex_unlock(&lock->mutex);
 #endif
     lock_init(lock, lock->rank);
