@@ -65,7 +65,7 @@ static void publish(struct flight *flight)
         entry_pin(answer->entry);
     if (!flight->decides_at_leaders)
         thread_count_prepare(&host->home->account);
-    lock_take(flight->group->lock);
+    group_lock(flight->group);
     flight->overtaken = !group_may_store(flight);
     flight_count(flight);
     group_end(flight->group, flight);
@@ -73,7 +73,7 @@ static void publish(struct flight *flight)
         flight->answered = true; /* before anybody can see that it is settled */
         (void)group_settle(flight, answer->status);
     }
-    lock_release(flight->group->lock);
+    group_unlock(flight->group);
     host_flight_ended(host, flight);
 }
 
@@ -83,7 +83,12 @@ static void release(void *host, size_t charge)
     host_release(host, fork_generation());
 }
 
-static const struct flight_owner owner = {publish, release};
+static void adopt(void *host)
+{
+    host_hold(host);
+}
+
+static const struct flight_owner owner = {publish, release, adopt};
 
 /* ---- a call ---------------------------------------------------------------------------------- */
 
@@ -120,9 +125,9 @@ static aside_status join_or_lead(struct request *r, struct flight *mine)
 {
     struct flight *old = NULL;
     aside_status status;
-    lock_take(r->group->lock);
+    group_lock(r->group);
     struct flight *joined = meet(r, mine, &old, &status);
-    lock_release(r->group->lock);
+    group_unlock(r->group);
     if (old)
         request_superseded(r, old);
     if (!joined && status == ASIDE_OK)
@@ -138,8 +143,6 @@ static aside_status start(aside_group *group, struct request *r)
     aside_status status;
     r->key.hash = hash_bytes(&group->seed, r->key.bytes, r->key.len);
     r->group = &slot_for(group, r->key.hash)->group;
-    if (group->plain && solo_call(r, &owner, &status))
-        return status;
     if (!host_is_open(r->host))
         return ASIDE_E_CLOSED;
     if (r->call->timeout_ms == ASIDE_NO_WAIT) {
@@ -173,8 +176,8 @@ static aside_status do_inside(aside_group *group, struct request *r)
     return status;
 }
 
-aside_status aside_group_do(aside_group *group, const void *key, size_t key_len,
-                            const aside_call *call, aside_result *result)
+static OUT_OF_LINE aside_status do_any(aside_group *group, const void *key, size_t key_len,
+                                       const aside_call *call, aside_result *result)
 {
     aside_call own;
     struct request r = {
@@ -190,16 +193,45 @@ aside_status aside_group_do(aside_group *group, const void *key, size_t key_len,
     return status;
 }
 
+/* True: done. The way of most calls, for which nothing is prepared that they do not need. */
+static HOT_INLINE bool do_solo(aside_group *group, struct flight_key key, const aside_call *call,
+                               aside_result *result, aside_status *status)
+{
+    struct request r;
+    r.self = thread_self();
+    if (!r.self || r.self->fetches)
+        return false;
+    key.hash = hash_bytes(&group->seed, key.bytes, key.len);
+    r.host = &group->host;
+    r.call = call;
+    r.key = key;
+    r.group = &slot_for(group, key.hash)->group;
+    r.cancel_state = HOST_CANCEL_UNTOUCHED;
+    return solo_call(&r, &owner, result, status);
+}
+
+aside_status aside_group_do(aside_group *group, const void *key, size_t key_len,
+                            const aside_call *call, aside_result *result)
+{
+    struct flight_key its_key = {0, key, key_len};
+    aside_status status;
+    if (likely(is_group(group) && group->plain && key && key_len <= SOLO_KEY && call &&
+               solo_fits(call) && result && result->struct_size == sizeof *result) &&
+        do_solo(group, its_key, call, result, &status))
+        return status;
+    return do_any(group, key, key_len, call, result);
+}
+
 aside_status aside_group_forget(aside_group *group, const void *key, size_t key_len)
 {
     if (!is_group(group) || !is_key(key, key_len))
         return ASIDE_E_INVALID;
     struct flight_key wanted = {hash_bytes(&group->seed, key, key_len), key, key_len};
     struct slot *slot = slot_for(group, wanted.hash);
-    lock_take(&slot->lock);
+    group_lock(&slot->group);
     bool closed = slot->group.closed || !host_is_open(&group->host);
     bool forgotten = group_fence(&slot->group, &wanted);
-    lock_release(&slot->lock);
+    group_unlock(&slot->group);
     if (closed)
         return ASIDE_E_CLOSED;
     return forgotten ? ASIDE_OK : ASIDE_MISS;
@@ -216,10 +248,10 @@ static void shut(struct host *host)
 {
     for (unsigned i = 0; i < SLOTS; i++) {
         struct slot *slot = &group_of(host)->slots[i];
-        lock_take(&slot->lock);
+        group_lock(&slot->group);
         slot->group.closed = true;
         group_fence_all(&slot->group);
-        lock_release(&slot->lock);
+        group_unlock(&slot->group);
     }
 }
 
@@ -252,6 +284,8 @@ static void init_slots(aside_group *group)
         struct slot *slot = &group->slots[i];
         lock_init(&slot->lock, RANK_SHARD);
         group_init(&slot->group, &slot->lock, &group->host.home->mem, &group->host.bound);
+        if (group->plain)
+            group_make_room(&slot->group);
     }
 }
 

@@ -69,7 +69,7 @@ static void release(void *its_host, size_t charge)
     host_release(host, fork_generation());
 }
 
-static const struct flight_owner owner = {publish, release};
+static const struct flight_owner owner = {publish, release, NULL};
 
 /* ---- joining or leading ---------------------------------------------------------------------- */
 

@@ -83,9 +83,9 @@ void request_superseded(struct request *r, struct flight *old)
 
 static void supersede(struct request *r, struct flight *flight)
 {
-    lock_take(r->group->lock);
+    group_lock(r->group);
     bool superseded = group_supersede(flight);
-    lock_release(r->group->lock);
+    group_unlock(r->group);
     if (superseded)
         after_superseding(r, flight);
 }
@@ -93,9 +93,9 @@ static void supersede(struct request *r, struct flight *flight)
 /* True: this caller has left; false: the flight was settled by then, and its verdict is his. */
 static bool leave(struct request *r, struct flight *flight)
 {
-    lock_take(r->group->lock);
+    group_lock(r->group);
     bool left = group_leave(flight, r->result.outcome == ASIDE_OUTCOME_FETCHED);
-    lock_release(r->group->lock);
+    group_unlock(r->group);
     return left;
 }
 
@@ -117,6 +117,31 @@ static const struct thread_fetch *own_fetch(const struct request *r)
     return f;
 }
 
+struct helping {
+    struct request *request;
+    uint32_t generation;
+};
+
+/* The fetch has ended the thread that came to wait for it, before that was counted. */
+static void helper_unwinds(void *its_helping)
+{
+    const struct helping *helping = its_helping;
+    struct request *r = helping->request;
+    bool led = r->result.outcome == ASIDE_OUTCOME_FETCHED;
+    host_count(r->host, r->self, led ? COUNTER_misses_led : COUNTER_misses_joined);
+    host_release(r->host, helping->generation);
+}
+
+static void run_for_others(struct request *r, struct flight *flight, void *worker)
+{
+    struct helping helping = {r, fork_generation()};
+    host_hold(r->host); /* the flight's hold goes first when the thread ends */
+    pthread_cleanup_push(helper_unwinds, &helping);
+    (void)flight_run(flight, r->self, worker, r->cancel_state, true);
+    pthread_cleanup_pop(0);
+    host_release(r->host, helping.generation);
+}
+
 /* A thread inside a fetch must not wait for a worker that may be waiting for it. True: it has run
  * the fetch itself. */
 static bool help(struct request *r, struct flight *flight)
@@ -130,7 +155,7 @@ static bool help(struct request *r, struct flight *flight)
     if (flight_is_settled(flight))
         flight_refuse(flight, flight->verdict, 0);
     else
-        (void)flight_run(flight, r->self, fetch ? fetch->worker : NULL, r->cancel_state, true);
+        run_for_others(r, flight, fetch ? fetch->worker : NULL);
     return true;
 }
 

@@ -2,7 +2,6 @@
 #include "flight/group.h"
 
 #include "base/check.h"
-#include "base/clock.h"
 #include "base/counter.h"
 
 #include <string.h>
@@ -24,7 +23,8 @@ void group_init(struct group *group, struct lock *lock, const struct mem *mem,
     group->flights = group->only = NULL;
     group->stamp = 0;
     group->running = group->credits = 0;
-    group->closed = false;
+    group->closed = group->has_room = false;
+    atomic_init(&group->solo, GROUP_SHARED);
     table_init(&group->current, mem);
 }
 
@@ -71,9 +71,7 @@ static void set_options(struct flight *flight, const struct flight_options *opti
     flight->executor = options->executor;
     flight->home = options->home;
     flight->clock = options->clock;
-    flight->started_ns = flight->began_ns = options->now_ns;
-    flight->deadline_ns =
-        options->max_age_ms ? clock_after_ms(options->now_ns, options->max_age_ms) : CLOCK_NEVER;
+    flight_date(flight, options->now_ns, options->max_age_ms);
 }
 
 void flight_prepare(struct flight *flight, const struct flight_options *options,
@@ -158,15 +156,20 @@ static void count_if(const struct flight *flight, bool condition, unsigned count
         thread_count_locked(&flight->home->account, counter, 1);
 }
 
-void flight_count(const struct flight *flight)
+void flight_count_failure(const struct flight *flight)
 {
     aside_status status = flight->answer.status;
-    count_if(flight, flight->ran, COUNTER_fetches);
-    count_if(flight, flight->overtaken, COUNTER_fetch_fenced);
     count_if(flight, status == ASIDE_NOT_FOUND, COUNTER_fetch_not_found);
     count_if(flight, status == ASIDE_E_ABANDONED, COUNTER_fetch_abandoned);
     count_if(flight, status < 0 && status != ASIDE_E_ABANDONED && flight->ran,
              COUNTER_fetch_errors);
+}
+
+void flight_count(const struct flight *flight)
+{
+    count_if(flight, flight->ran, COUNTER_fetches);
+    count_if(flight, flight->overtaken, COUNTER_fetch_fenced);
+    flight_count_failure(flight);
 }
 
 /* ---- transitions ----------------------------------------------------------------------------- */
@@ -251,6 +254,42 @@ void group_end(struct group *group, struct flight *flight)
         group->credits++;
     else
         fetch_add_relaxed(&group->bound->credits, 1);
+}
+
+/* A credit is kept for a flight that does not ask for one. */
+static bool has_room(const struct group *group)
+{
+    return group->has_room && !group->running && !group->closed &&
+           (!group->bound || group->credits);
+}
+
+void group_lock(struct group *group) NO_LOCK_ANALYSIS
+{
+    lock_take(group->lock);
+    if (load_relaxed(&group->solo) == GROUP_SHARED)
+        return;
+    struct flight *solo = exchange_acq_rel(&group->solo, GROUP_SHARED);
+    if (!solo)
+        return;
+    (void)group_begin(group, solo);
+    (void)group_lead(group, solo); /* the only one: that needs no memory */
+    solo->owner->adopt(solo->owned_by);
+}
+
+void group_unlock(struct group *group) NO_LOCK_ANALYSIS
+{
+    if (has_room(group))
+        store_release(&group->solo, NULL);
+    lock_release(group->lock);
+}
+
+void group_make_room(struct group *group)
+{
+    group->has_room = true;
+    if (group->bound && group->bound->kept && take_credit(group->bound))
+        group->credits++;
+    if (has_room(group))
+        store_release(&group->solo, NULL);
 }
 
 bool group_is_empty(const struct group *group)
@@ -390,15 +429,24 @@ bool group_leave(struct flight *flight, bool is_leader)
     return true;
 }
 
+static void lose(struct flight *flight)
+{
+    flight->verdict = ASIDE_E_FORKED;
+    store_relaxed(&flight->counted, false);
+    store_relaxed(&flight->offered, true);
+    store_relaxed(&flight->settled, true);
+}
+
 void group_fork_child(struct group *group)
 {
     for (struct flight *flight = group->flights; flight; flight = flight->next) {
         detach(flight);
-        flight->verdict = ASIDE_E_FORKED;
-        store_relaxed(&flight->counted, false);
-        store_relaxed(&flight->offered, true);
-        store_relaxed(&flight->settled, true);
+        lose(flight);
     }
+    struct flight *solo = load_relaxed(&group->solo);
+    if (solo && solo != GROUP_SHARED)
+        lose(solo);
     group->flights = NULL;
     group->running = group->credits = 0;
+    store_relaxed(&group->solo, has_room(group) ? NULL : GROUP_SHARED);
 }

@@ -8,6 +8,18 @@
  * A group belongs to whoever owns the lock that it is used under: a shard of a cache, or a
  * stand-alone group. A flight is one fetch with all who wait for it.
  *
+ * Where the owner allows it, a group in which nothing is under way has room for one flight that its
+ * thread begins and ends without the lock (flight/solo):
+ *
+ *   room -- compare and swap --> solo -- compare and swap --> room     nobody came
+ *     |                           |
+ *     |                           \-- group_lock: adopted --\          then it is like any other
+ *     \-- group_lock --------------------------------------> shared
+ *                                       shared -- group_unlock, nothing under way --> room
+ *
+ * Only who holds the lock leaves `shared`, and whoever takes it looks there first: so under the lock
+ * all is as if there were no such flights.
+ *
  *   current ----- group_settle ------------------> settled       completion: stored
  *      |  \------ group_supersede ---------------> settled       too old
  *      |                                              |
@@ -29,6 +41,7 @@
 #ifndef ASIDE_FLIGHT_GROUP_H
 #define ASIDE_FLIGHT_GROUP_H
 
+#include "base/clock.h"
 #include "base/fork.h"
 #include "base/home.h"
 #include "base/lock.h"
@@ -50,7 +63,11 @@ struct flight_owner {
     void (*publish)(struct flight *flight);
     /* A flight that was led has been freed; it was charged so many bytes. */
     void (*release)(void *owned_by, size_t charge);
+    /* Under the group's lock: a flight was begun without it. NULL: that is not done. */
+    void (*adopt)(void *owned_by);
 };
+
+#define GROUP_SHARED ((struct flight *)1)
 
 /*
  * How many flights there may be in all groups of one owner. Groups take credits one by one, and
@@ -63,15 +80,17 @@ struct flight_bound {
 };
 
 struct group {
-    struct lock *lock;          /* the owner's; immutable */
-    struct flight_bound *bound; /* immutable; NULL: none */
-    struct flight *only;        /* a current flight that is not in the table; guarded by *lock */
-    struct table current;       /* the others, by key; guarded by *lock */
-    struct flight *flights;     /* every flight that is not settled; guarded by *lock */
-    uint64_t stamp;             /* moves when all keys are written at once; guarded by *lock */
-    size_t running;             /* flights under way or queued; guarded by *lock */
-    size_t credits;             /* for more of them; guarded by *lock */
-    bool closed;                /* nothing may be led or joined; guarded by *lock */
+    struct lock *lock;             /* the owner's; immutable */
+    struct flight_bound *bound;    /* immutable; NULL: none */
+    struct flight *only;           /* a current flight that is not in the table; guarded by *lock */
+    struct table current;          /* the others, by key; guarded by *lock */
+    struct flight *flights;        /* every flight that is not settled; guarded by *lock */
+    uint64_t stamp;                /* moves when all keys are written at once; guarded by *lock */
+    size_t running;                /* flights under way or queued; guarded by *lock */
+    size_t credits;                /* for more of them; guarded by *lock */
+    bool closed;                   /* nothing may be led or joined; guarded by *lock */
+    bool has_room;                 /* for solo flights; immutable */
+    _Atomic(struct flight *) solo; /* NULL: room for one; or GROUP_SHARED */
 };
 
 enum flight_stop { STOP_NO, STOP_ASKED, STOP_HEARD };
@@ -169,6 +188,11 @@ void flight_bound_init(struct flight_bound *bound, size_t max, size_t groups);
 void group_init(struct group *group, struct lock *lock, const struct mem *mem,
                 struct flight_bound *bound);
 void group_fini(struct group *group);
+/* Once, before it is used: solo flights may be. */
+void group_make_room(struct group *group);
+
+void group_lock(struct group *group) ACQUIRES(group->lock);
+void group_unlock(struct group *group) RELEASES(group->lock);
 
 /* ---- a flight -------------------------------------------------------------------------------- */
 
@@ -181,6 +205,12 @@ void flight_prepare(struct flight *flight, const struct flight_options *options,
 /* The same in a new block. NULL: no memory. */
 struct flight *flight_new(const struct flight_options *options, const struct flight_key *key,
                           const aside_call *call);
+/* When it began, and when it is too old; max_age_ms 0: never. */
+static inline void flight_date(struct flight *flight, int64_t now_ns, int64_t max_age_ms)
+{
+    flight->started_ns = flight->began_ns = now_ns;
+    flight->deadline_ns = max_age_ms ? clock_after_ms(now_ns, max_age_ms) : CLOCK_NEVER;
+}
 /* Retains the argument of a flight that is led, before its fetch can run: user code, so not under
  * the lock. */
 void flight_keep_argument(struct flight *flight, const aside_call *call);
@@ -204,6 +234,8 @@ static inline bool flight_is_lost(const struct flight *flight)
 
 /* Counts the fetch by what came of it, before its callers can see that. Under any lock. */
 void flight_count(const struct flight *flight);
+/* The part of it that says why there is no value. */
+void flight_count_failure(const struct flight *flight);
 
 static inline bool flight_is_settled(const struct flight *flight)
 {

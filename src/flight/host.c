@@ -154,9 +154,9 @@ size_t host_flights(struct host *host)
     struct group *group;
     size_t all = 0;
     for (size_t i = 0; (group = host->ops->group(host, i)); i++) {
-        lock_take(group->lock);
+        group_lock(group);
         all += group->running;
-        lock_release(group->lock);
+        group_unlock(group);
     }
     return all;
 }
@@ -191,13 +191,13 @@ static bool is_in_callback(const struct host *host, const struct thread_record *
 
 static struct flight *settle_one(struct group *group)
 {
-    lock_take(group->lock);
+    group_lock(group);
     struct flight *flight = group->flights;
     if (flight) {
         fetch_add_relaxed(&flight->refs, 1);
         (void)group_settle(flight, ASIDE_E_CLOSED);
     }
-    lock_release(group->lock);
+    group_unlock(group);
     return flight;
 }
 
@@ -285,10 +285,10 @@ void host_close(struct host *host)
 /* Under the group's lock: the flights stay where they are meanwhile. */
 static void wake_flights(struct group *group)
 {
-    lock_take(group->lock);
+    group_lock(group);
     for (struct flight *flight = group->flights; flight; flight = flight->next)
         flight_wake(flight);
-    lock_release(group->lock);
+    group_unlock(group);
 }
 
 void host_wake(struct host *host)

@@ -30,10 +30,11 @@ static void drop_answer(struct flight_answer *answer)
     answer->given = NULL;
     if (entry)
         entry_discard(entry);
-    aside_value_unref(given);
+    if (given)
+        aside_value_unref(given);
 }
 
-void flight_settle_answer(struct flight *flight, aside_status status)
+static void settle_answer(struct flight *flight, aside_status status)
 {
     struct flight_answer *answer = &flight->answer;
     bool has_value = answer->entry || answer->given;
@@ -65,6 +66,14 @@ void run_pop(struct thread_record *self, const struct thread_fetch *frame)
         self->fetches = frame->outer;
 }
 
+void flight_settle_inside(struct flight *flight, struct thread_record *self, aside_status status)
+{
+    struct thread_fetch frame;
+    run_push(self, &frame, flight, FRAME_HOOK, NULL);
+    settle_answer(flight, status);
+    run_pop(self, &frame);
+}
+
 /* alone: nobody else can decide. */
 static bool decide_inside(struct flight *flight, struct thread_record *self, aside_status status,
                           bool alone)
@@ -78,7 +87,7 @@ static bool decide_inside(struct flight *flight, struct thread_record *self, asi
     else if (!compare_swap(&flight->decided, &open, 1))
         return false;
     run_push(self, &frame, flight, FRAME_HOOK, NULL);
-    flight_settle_answer(flight, status);
+    settle_answer(flight, status);
     if (!flight_is_lost(flight)) /* a destructor may have forked */
         flight->owner->publish(flight);
     run_pop(self, &frame);
@@ -120,19 +129,27 @@ struct run {
     bool leader;
 };
 
-/* The callback is over, one way or the other. What it said in the child of a fork is discarded, as
- * long as the host is surely there; but not what somebody else was completing when it forked. */
-static void finish(struct run *run)
+/* What it said in the child of a fork is discarded, as long as the host is surely there; but not
+ * what somebody else was completing when it forked. */
+static void OUT_OF_LINE finish_elsewhere(struct run *run)
 {
     struct flight *flight = run->flight;
-    run_pop(run->self, &run->frame);
-    if (flight_is_lost(flight) && run->leader && !load_acquire(&flight->decided))
-        drop_answer(&flight->answer);
-    if (!flight->on_worker || flight_is_lost(flight))
+    if (flight_is_lost(flight)) {
+        if (run->leader && !load_acquire(&flight->decided))
+            drop_answer(&flight->answer);
         return;
-    lock_take(flight->group->lock);
+    }
+    group_lock(flight->group);
     group_end_on_worker(flight);
-    lock_release(flight->group->lock);
+    group_unlock(flight->group);
+}
+
+/* The callback is over, one way or the other. */
+static inline void finish(struct run *run)
+{
+    run_pop(run->self, &run->frame);
+    if (unlikely(run->flight->on_worker || flight_is_lost(run->flight)))
+        finish_elsewhere(run);
 }
 
 /* The callback does not return: its thread ends, or an exception passes through. */
@@ -166,7 +183,10 @@ static aside_status call_fetch(struct run *run, int cancel_state)
 aside_status flight_call(struct flight *flight, struct thread_record *self, void *worker,
                          int cancel_state, bool leader)
 {
-    struct run run = {.self = self, .flight = flight, .leader = leader};
+    struct run run;
+    run.self = self;
+    run.flight = flight;
+    run.leader = leader;
     flight->worker = worker;
     flight->ran = true;
     run_push(self, &run.frame, flight, FRAME_FETCH, worker);
@@ -214,9 +234,9 @@ bool flight_is_own(const struct thread_record *self, const void *owner, const vo
 
 static void run_on_worker(struct flight *flight, struct thread_record *self, void *worker)
 {
-    lock_take(flight->group->lock);
+    group_lock(flight->group);
     bool begun = group_begin_on_worker(flight);
-    lock_release(flight->group->lock);
+    group_unlock(flight->group);
     flight->began_ns = clock_precise(flight->clock);
     if (begun)
         (void)flight_run(flight, self, worker, PTHREAD_CANCEL_ENABLE, false);

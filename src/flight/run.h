@@ -29,8 +29,8 @@ aside_status flight_call(struct flight *flight, struct thread_record *self, void
                          int cancel_state, bool leader);
 bool flight_conclude(struct flight *flight, struct thread_record *self, aside_status status,
                      bool leader);
-/* The answer that the status means; a value that it does not want is dropped. */
-void flight_settle_answer(struct flight *flight, aside_status status);
+/* The answer that the status means; a value that it does not want is dropped, inside the flight. */
+void flight_settle_inside(struct flight *flight, struct thread_record *self, aside_status status);
 /* What runs between the two is inside the flight, for recursion and for closing. self may be
  * NULL. */
 void run_push(struct thread_record *self, struct thread_fetch *frame, const struct flight *flight,

@@ -4,125 +4,134 @@
 #include "flight/run.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-#define SOLO_KEY 64 /* longest key */
+/* ---- the flight that a thread keeps ---------------------------------------------------------- */
 
-static bool may_be_solo(const struct request *r)
-{
-    const aside_call *call = r->call;
-    return likely(r->self && !r->self->fetches && r->key.len <= SOLO_KEY && !call->cancel &&
-                  !call->timeout_ms && !call->arg_size && !call->arg_retain);
-}
-
-/* The thread's own flight, which is taken from it meanwhile. */
-static struct flight *take(struct request *r, const struct flight_owner *owner)
+static struct flight *make(struct request *r, const struct flight_owner *owner)
 {
     struct host *host = r->host;
+    struct flight_options options = {owner, host, host->executor, host->home, &host->clock, 0, 0};
     struct flight *flight = r->self->solo;
-    struct flight_options options = {
-        owner,        host,           host->executor,         host->home,
-        &host->clock, host_now(host), host->max_flight_age_ms};
     if (!flight)
         flight = malloc(sizeof *flight + SOLO_KEY);
     if (!flight)
         return NULL;
-    r->self->solo = NULL;
     flight_prepare(flight, &options, &r->key, r->call);
     atomic_init(&flight->offered, true);
     return flight;
 }
 
-static void keep(struct thread_record *self, struct flight *flight)
+/* It was made for this host, or for one at the same place with its parts at the same places. */
+static bool is_for(const struct flight *flight, const struct host *host)
 {
-    flight->magic = 0;
-    self->solo = flight;
+    return flight && flight->owned_by == host && flight->home == host->home &&
+           flight->executor == host->executor && !flight_is_lost(flight);
 }
+
+/* All that differs from one call to the next, if nobody else has seen the flight. */
+static void renew(struct flight *flight, const struct request *r)
+{
+    flight->group = r->group;
+    flight->hash = r->key.hash;
+    flight->fetch = r->call->fetch;
+    flight->arg = r->call->arg;
+    flight->stops = r->call->stop_when_abandoned != 0;
+    flight->answer = (struct flight_answer){.status = ASIDE_PENDING, .ttl_ms = r->call->ttl_ms};
+    store_relaxed(&flight->decided, 0);
+    flight->key_len = r->key.len;
+    if (r->key.len)
+        memcpy(flight->bytes, r->key.bytes, r->key.len);
+    flight_date(flight, host_now(r->host), r->host->max_flight_age_ms);
+}
+
+/* ---- a call ---------------------------------------------------------------------------------- */
 
 /* False: it would not be the only one, or may not be at all. */
-static bool begin(struct request *r, struct flight *flight)
+static bool begin(struct request *r, const struct flight_owner *owner)
 {
-    struct group *group = r->group;
-    lock_take(group->lock);
-    bool alone = !group->closed && host_is_open(r->host) && group_is_empty(group) &&
-                 group_begin(group, flight);
-    if (alone) {
-        (void)group_lead(group, flight);
-        host_hold(r->host);
-    }
-    lock_release(group->lock);
-    return alone;
+    struct flight *flight = r->self->solo;
+    struct flight *room = NULL;
+    if (unlikely(!is_for(flight, r->host)))
+        flight = r->self->solo = make(r, owner);
+    if (!flight)
+        return false;
+    renew(flight, r);
+    return compare_swap(&r->group->solo, &room, flight);
 }
 
-/* True: nobody has come, and the flight is this thread's alone again. */
-static bool end(struct request *r, struct flight *flight)
+/* The answer is the callback's, nobody has come, and the flight is this thread's alone again. */
+static bool end(const struct request *r, struct flight *flight, aside_status said)
 {
-    struct group *group = r->group;
-    lock_take(group->lock);
-    bool alone = !flight_is_settled(flight) && load_acquire(&flight->refs) == 2;
-    if (alone) {
-        flight->overtaken = !group_may_store(flight);
-        flight_count(flight);
-        group_end(group, flight);
-        (void)group_settle(flight, flight->answer.status);
-    }
-    lock_release(group->lock);
-    return alone;
-}
-
-static aside_status take_answer(struct request *r, struct flight *flight)
-{
+    struct flight *solo = flight;
     struct flight_answer *answer = &flight->answer;
+    bool has_value = answer->entry || answer->given;
+    if (unlikely(said == ASIDE_PENDING || load_acquire(&flight->handles) != 1 ||
+                 load_relaxed(&flight->decided) || flight_is_lost(flight)))
+        return false;
+    if (likely(said == ASIDE_OK && has_value && !answer->code))
+        answer->status = said; /* there is nothing to drop */
+    else
+        flight_settle_inside(flight, r->self, said);
+    return !flight_is_lost(flight) && compare_swap(&r->group->solo, &solo, NULL);
+}
+
+static aside_value *value_of(const struct flight_answer *answer)
+{
+    if (!answer->entry)
+        return answer->given;
+    entry_pin(answer->entry);
+    return &answer->entry->head;
+}
+
+static aside_status take_answer(struct request *r, struct flight *flight, aside_result *result)
+{
+    const struct flight_answer *answer = &flight->answer;
     aside_status status = answer->status;
-    r->result.fetch_error = answer->code;
-    r->result.fenced = flight->overtaken;
-    if (answer->entry)
-        entry_pin(answer->entry);
-    r->result.value = answer->entry ? &answer->entry->head : answer->given;
-    request_count(r, status);
-    keep(r->self, flight);
-    if (!host_is_open(r->host))
-        park_wake_all(&r->host->ends);
-    host_release(r->host, fork_generation());
+    struct thread_record *self = r->self;
+    store_relaxed(&flight->decided, 1); /* for who keeps a handle that is none of his */
+    self->solo = flight;
+    host_count(r->host, self, COUNTER_fetches);
+    host_count(r->host, self, counter_of(COUNTER_get_with_fetch_ok, status));
+    if (unlikely(status != ASIDE_OK))
+        flight_count_failure(flight);
+    *result = (aside_result){.struct_size = sizeof *result,
+                             .value = value_of(answer),
+                             .outcome = ASIDE_OUTCOME_FETCHED,
+                             .fetch_error = answer->code};
+    self->inside--;
+    if (unlikely(self->orphans))
+        host_free_orphans(self);
     return status;
 }
 
 /* The callback has not decided alone, or somebody waits for what it has decided. */
-static aside_status go_on(struct request *r, struct flight *flight, aside_status said)
+static aside_status go_on(struct request *r, struct flight *flight, aside_status said,
+                          aside_result *result)
 {
+    r->deadline_ns = CLOCK_NEVER;
+    r->counted = false;
+    r->result = (aside_result){.struct_size = sizeof *result, .outcome = ASIDE_OUTCOME_FETCHED};
     bool decided = flight_conclude(flight, r->self, said, true);
     aside_status status = request_led_here(r, flight, decided);
     request_count(r, status);
     flight_unref(flight);
+    *result = r->result;
+    host_exit(&(struct host_call){.self = r->self, .cancel_state = r->cancel_state});
     return status;
 }
 
-/* Destructors that run then are inside the flight, as its fetch was. */
-static void settle_answer(struct thread_record *self, struct flight *flight, aside_status said)
+bool solo_call(struct request *r, const struct flight_owner *owner, aside_result *result,
+               aside_status *status)
 {
-    struct thread_fetch frame;
-    run_push(self, &frame, flight, FRAME_HOOK, NULL);
-    flight_settle_answer(flight, said);
-    run_pop(self, &frame);
-}
-
-bool solo_call(struct request *r, const struct flight_owner *owner, aside_status *status)
-{
-    struct flight *flight = may_be_solo(r) ? take(r, owner) : NULL;
-    if (!flight)
+    if (load_relaxed(&r->group->solo) || !begin(r, owner))
         return false;
-    if (!begin(r, flight)) {
-        keep(r->self, flight);
-        return false;
-    }
+    struct flight *flight = r->self->solo;
+    r->self->solo = NULL;
+    r->self->inside++;
     host_count(r->host, r->self, COUNTER_misses_led);
-    r->deadline_ns = CLOCK_NEVER;
-    r->result.outcome = ASIDE_OUTCOME_FETCHED;
-    aside_status said = flight_call(flight, r->self, NULL, r->cancel_state, true);
-    bool decides = said != ASIDE_PENDING && load_acquire(&flight->handles) == 1 &&
-                   !load_relaxed(&flight->decided) && !flight_is_lost(flight);
-    if (decides)
-        settle_answer(r->self, flight, said);
-    bool ended = decides && !flight_is_lost(flight) && end(r, flight);
-    *status = ended ? take_answer(r, flight) : go_on(r, flight, said);
+    aside_status said = flight_call(flight, r->self, NULL, HOST_CANCEL_UNTOUCHED, true);
+    *status = likely(end(r, flight, said)) ? take_answer(r, flight, result)
+                                           : go_on(r, flight, said, result);
     return true;
 }

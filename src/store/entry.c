@@ -207,14 +207,18 @@ aside_value *aside_value_ref(aside_value *value)
     return value;
 }
 
-void aside_value_unref(aside_value *value)
+static void OUT_OF_LINE free_value(aside_value *value)
 {
-    if (!value || fetch_sub_acq_rel(&value->refs, 1) != 1)
-        return;
     if (is_lone(value))
         lone_value_free((struct lone_value *)value);
     else
         free_pinned((struct entry *)value);
+}
+
+void aside_value_unref(aside_value *value)
+{
+    if (value && fetch_sub_acq_rel(&value->refs, 1) == 1)
+        free_value(value);
 }
 
 const void *aside_value_data(const aside_value *value)

@@ -3179,3 +3179,48 @@ TEST(a_group_that_can_have_no_seed_is_refused)
     CHECK_STATUS(aside_group_new(&group, NULL), ASIDE_OK);
     group_end(group);
 }
+
+/* ---- a handle of the fetch that outlives the call ------------------------------------------------ */
+
+static aside_status keep_handle(aside_fetch *fetch, void *arg)
+{
+    *(aside_fetch **)arg = aside_fetch_ref(fetch);
+    return aside_fetch_copy(fetch, "kept", 4);
+}
+
+/* The keys that a handle and the fetch of a later call are told. */
+static void check_key(const aside_fetch *fetch, const char *expected)
+{
+    size_t size = 0;
+    const void *key = aside_fetch_key(fetch, &size);
+    CHECK(size == strlen(expected) && memcmp(key, expected, size) == 0);
+}
+
+static aside_status look_at_both(aside_fetch *fetch, void *kept)
+{
+    check_key(fetch, "second");
+    check_key(kept, "first");
+    CHECK_STATUS(aside_fetch_copy(kept, "late", 4), ASIDE_E_INVALID);
+    return aside_fetch_copy(fetch, "2", 1);
+}
+
+TEST(a_handle_that_is_kept_speaks_of_its_own_flight_which_is_decided)
+{
+    aside_group *group = group_open(NULL);
+    for (int round = 0; round < 3; round++) {
+        aside_fetch *kept = NULL;
+        aside_call first = {ASIDE_CALL, .fetch = keep_handle, .arg = &kept};
+        aside_result result = ASIDE_RESULT_INIT;
+        CHECK_STATUS(aside_group_do(group, "first", 5, &first, &result), ASIDE_OK);
+        CHECK_INT(result.shared + result.fenced, 0);
+        aside_value_unref(result.value);
+        aside_call second = {ASIDE_CALL, .fetch = look_at_both, .arg = kept};
+        CHECK_STATUS(aside_group_do(group, "second", 6, &second, &result), ASIDE_OK);
+        aside_value_unref(result.value);
+        CHECK_STATUS(aside_fetch_complete(kept, ASIDE_OK), ASIDE_E_INVALID);
+        CHECK_INT(GSTAT(group, flights_now), 0);
+        aside_fetch_unref(kept);
+    }
+    CHECK_INT(GSTAT(group, fetches), 6);
+    group_end(group);
+}

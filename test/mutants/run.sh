@@ -113,7 +113,7 @@ try() {
     tree=$scratch/tree.$name
     rounds=$(header "$patch" Rounds)
     cp -a "$sound" "$tree"
-    if ! patch -p1 -s -d "$tree" <"$patch" >"$scratch/$name.log" 2>&1; then
+    if ! patch -p1 -s -F0 -d "$tree" <"$patch" >"$scratch/$name.log" 2>&1; then
         verdict="error: does not apply"
     else
         while read -r program test variant; do

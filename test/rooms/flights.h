@@ -13,7 +13,7 @@ static struct ground ground;
 static struct lock lock;
 static struct group group;
 static struct executor *executor;
-static _Atomic int published, released;
+static _Atomic int published, released, adopted;
 static _Atomic size_t released_bytes;
 
 static void publish(struct flight *flight)
@@ -38,7 +38,13 @@ static void release(void *owned_by, size_t charge)
     released_bytes += charge;
 }
 
-static const struct flight_owner owner = {publish, release};
+static void adopt(void *owned_by)
+{
+    CHECK(owned_by == &group);
+    adopted++;
+}
+
+static const struct flight_owner owner = {publish, release, adopt};
 
 static void begin(void)
 {
@@ -48,7 +54,7 @@ static void begin(void)
     group_init(&group, &lock, &ground.mem, NULL);
     executor = executor_new(&ground.mem, &pool);
     CHECK(executor != NULL);
-    published = released = 0;
+    published = released = adopted = 0;
     released_bytes = 0;
 }
 

@@ -529,3 +529,149 @@ TEST(a_newcomer_leads_anew_once_the_fetch_has_heard)
     unref_both(newer);
     end();
 }
+
+/* ---- a flight that is begun without the lock ----------------------------------------------------- */
+
+static bool has_room(void)
+{
+    return atomic_load(&group.solo) == NULL;
+}
+
+static void lock_and_unlock(void)
+{
+    group_lock(&group);
+    CHECK(atomic_load(&group.solo) == GROUP_SHARED);
+    group_unlock(&group);
+}
+
+static struct flight *begin_solo(const char *text)
+{
+    const aside_call call = {ASIDE_CALL, .fetch = never};
+    struct flight *flight = make_for(text, &call), *room = NULL;
+    flight->group = &group;
+    CHECK(atomic_compare_exchange_strong(&group.solo, &room, flight));
+    return flight;
+}
+
+TEST(a_group_has_no_room_for_a_solo_flight_before_it_is_made)
+{
+    begin();
+    CHECK(!has_room());
+    lock_and_unlock();
+    CHECK(!has_room());
+    group_make_room(&group);
+    CHECK(has_room());
+    lock_and_unlock();
+    CHECK(has_room());
+    end();
+}
+
+TEST(who_takes_the_lock_finds_a_solo_flight_to_be_one_like_any_other)
+{
+    begin();
+    group_make_room(&group);
+    struct flight *solo = begin_solo("solo");
+    CHECK(group.flights == NULL);
+    group_lock(&group);
+    CHECK(group.flights == solo && group.only == solo && solo->current && solo->counted);
+    CHECK_INT(group.running, 1);
+    CHECK_INT(adopted, 1);
+    group_unlock(&group);
+    CHECK(!has_room());
+    CHECK(join("solo") == solo);
+    group_lock(&group); /* once */
+    CHECK_INT(adopted, 1);
+    group_end(&group, solo);
+    CHECK(group_settle(solo, ASIDE_OK));
+    group_unlock(&group);
+    CHECK(has_room());
+    flight_unref(solo);
+    unref_both(solo);
+    CHECK_INT(released, 1);
+    end();
+}
+
+TEST(while_a_flight_is_under_way_there_is_no_room_settled_or_not)
+{
+    begin();
+    group_make_room(&group);
+    struct flight *flight = make_for("a", &(aside_call){ASIDE_CALL, .fetch = never});
+    group_lock(&group);
+    CHECK(group_begin(&group, flight) && group_lead(&group, flight));
+    group_unlock(&group);
+    CHECK(!has_room());
+    group_lock(&group);
+    CHECK(group_settle(flight, ASIDE_E_CLOSED));
+    group_unlock(&group);
+    CHECK(!has_room());
+    group_lock(&group);
+    group_end(&group, flight);
+    group_unlock(&group);
+    CHECK(has_room());
+    unref_both(flight);
+    end();
+}
+
+TEST(a_closed_group_has_no_room_ever_again)
+{
+    begin();
+    group_make_room(&group);
+    group_lock(&group);
+    group.closed = true;
+    group_unlock(&group);
+    CHECK(!has_room());
+    end();
+}
+
+TEST(a_solo_flight_is_counted_against_the_bound_by_a_credit_that_is_kept_for_it)
+{
+    struct flight_bound bound;
+    begin();
+    flight_bound_init(&bound, 16, 1);
+    group_init(&group, &lock, &ground.mem, &bound);
+    group_make_room(&group);
+    CHECK(has_room());
+    CHECK_INT(bound.credits, 15);
+    struct flight *solo = begin_solo("solo");
+    lock_and_unlock();
+    CHECK_INT(group.credits + bound.credits, 15);
+    group_lock(&group);
+    group_end(&group, solo);
+    CHECK(group_settle(solo, ASIDE_OK));
+    group_unlock(&group);
+    CHECK_INT(group.credits + bound.credits, 16);
+    CHECK(has_room());
+    unref_both(solo);
+    end();
+}
+
+TEST(where_no_credit_can_be_kept_there_is_no_room)
+{
+    struct flight_bound bound;
+    begin();
+    flight_bound_init(&bound, 7, 1); /* too few for groups to keep any */
+    group_init(&group, &lock, &ground.mem, &bound);
+    group_make_room(&group);
+    CHECK(!has_room());
+    lock_and_unlock();
+    CHECK(!has_room());
+    CHECK_INT(bound.credits, 7);
+    end();
+}
+
+TEST(in_the_child_of_a_fork_a_solo_flight_is_lost_and_there_is_room_again)
+{
+    begin();
+    group_make_room(&group);
+    struct flight *solo = begin_solo("solo");
+    lock_take(&lock);
+    group_fork_child(&group);
+    lock_release(&lock);
+    CHECK(flight_is_settled(solo));
+    CHECK_STATUS(solo->verdict, ASIDE_E_FORKED);
+    CHECK(has_room());
+    CHECK_INT(adopted, 0);
+    solo->group = NULL; /* nobody led it */
+    unref_both(solo);
+    end();
+}

@@ -564,9 +564,15 @@ static void child_closes(struct storm *storm)
     aside_value_unref(storm->held);
 }
 
-static void *child_thread(void *its_storm)
+struct child_worker {
+    struct storm *storm;
+    int self;
+};
+
+static void *child_thread(void *its_worker)
 {
-    storm_work(its_storm, (int)(test_random() % THREADS));
+    struct child_worker *worker = its_worker;
+    storm_work(worker->storm, worker->self);
     return NULL;
 }
 
@@ -574,11 +580,12 @@ static void *child_thread(void *its_storm)
 static void child_storms(struct storm *storm)
 {
     pthread_t threads[2];
+    struct child_worker workers[2] = {{storm, 0}, {storm, THREADS - 1}};
     child_drops_passing(storm);
     pthread_mutex_init(&storm->passing_lock, NULL); /* who may hold it is not here */
     storm->out = 0;
     for (int i = 0; i < 2; i++)
-        threads[i] = thread_start(child_thread, storm);
+        threads[i] = thread_start(child_thread, &workers[i]);
     WAIT_UNTIL((box_empty(storm, ASIDE_OK), storm->out == 2));
     for (int i = 0; i < 2; i++)
         thread_join(threads[i]);
