@@ -311,7 +311,8 @@ bool group_lead(struct group *group, struct flight *flight)
 
 void group_lead_alone(struct group *group, struct flight *flight)
 {
-    flight->group = group;
+    if (!flight->group) /* a solo flight knows it, and its thread may be looking */
+        flight->group = group;
     flight->stamp = group->stamp;
     enlist(group, flight);
 }

@@ -65,10 +65,10 @@ static bool end(const struct request *r, struct flight *flight, aside_status sai
 {
     struct flight *solo = flight;
     struct flight_answer *answer = &flight->answer;
-    bool has_value = answer->entry || answer->given;
     if (unlikely(said == ASIDE_PENDING || load_acquire(&flight->handles) != 1 ||
                  load_relaxed(&flight->decided) || flight_is_lost(flight)))
         return false;
+    bool has_value = answer->entry || answer->given;
     if (likely(said == ASIDE_OK && has_value && !answer->code))
         answer->status = said; /* there is nothing to drop */
     else
