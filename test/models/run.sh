@@ -1,5 +1,5 @@
 #!/bin/bash
-# run.sh -- searches the full state space of both models, and shows that each planted fault is found.
+# run.sh -- searches the full state space of each model, and shows that each planted fault is found.
 # One line a search; the last line is the sum. Needs spin and a C compiler; two searches at a time, each
 # at most 8 GB (the largest takes 2.5).
 set -u
@@ -28,6 +28,8 @@ verify epoch PLACES=1 STEPS=0 ROUNDS0=2
 verify epoch PLACES=3 ROUNDS0=2 STEPS=0
 verify flight CALLERS=2 CANCEL CLOSE
 cycles flight CALLERS=2 CANCEL CLOSE
+verify solo CALLERS=3 FORGET
+verify solo CALLERS=2 FORGET CLOSE
 fault flight 1 due CALLERS=2 CANCEL
 fault flight 2 at_least CALLERS=2 CANCEL DELETE
 fault flight 3 due CALLERS=2 CANCEL DELETE
@@ -45,6 +47,12 @@ fault flight 14 due CALLERS=2 CANCEL
 fault flight 15 settled CALLERS=2 CLOSE DELETE
 fault flight 16 at_least CALLERS=2 CANCEL CLEAR
 fault flight 17 kept CALLERS=2 CANCEL
+fault solo 1 due CALLERS=2
+fault solo 2 due CALLERS=2
+fault solo 3 close_returned CALLERS=2 CLOSE
+fault solo 4 end.state CALLERS=2
+fault solo 5 due CALLERS=2
+fault solo 6 end.state CALLERS=2
 fault epoch 1 freed STEPS=2
 fault epoch 2 freed STEPS=2
 fault epoch 3 freed STEPS=2
