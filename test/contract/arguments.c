@@ -492,3 +492,29 @@ TEST(null_options_are_the_defaults)
     aside_value_unref(result.value);
     end_cache(cache);
 }
+
+/* ---- what is not an object ----------------------------------------------------------------------- */
+
+/* A block of zeros in place of a cache, as one that was freed and wiped may be. */
+TEST(no_verb_takes_something_that_is_no_cache)
+{
+    char *zeros = (char *)aligned_alloc(64, 4096);
+    memset(zeros, 0, 4096);
+    aside_cache *cache = (aside_cache *)zeros;
+    aside_stats stats = {.struct_size = sizeof stats};
+    aside_value *value = NULL;
+    CHECK_STATUS(aside_close(cache), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_clear(cache), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_health(cache), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_clock_changed(cache), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_stats_get(cache, &stats), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_get(cache, ASIDE_STR("k"), &value), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("k"), "v", 1, ASIDE_FOREVER), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_delete(cache, ASIDE_STR("k")), ASIDE_E_INVALID);
+    CHECK_INT(aside_count(cache), 0);
+    aside_unref(aside_ref(cache));
+    for (size_t i = 0; i < 4096; i++)
+        CHECK(zeros[i] == 0);
+    free(zeros);
+}

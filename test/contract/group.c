@@ -3224,3 +3224,21 @@ TEST(a_handle_that_is_kept_speaks_of_its_own_flight_which_is_decided)
     CHECK_INT(GSTAT(group, fetches), 6);
     group_end(group);
 }
+
+TEST(no_verb_takes_something_that_is_no_group)
+{
+    char *zeros = (char *)aligned_alloc(64, 4096);
+    memset(zeros, 0, 4096);
+    aside_group *group = (aside_group *)zeros;
+    aside_stats stats = {.struct_size = sizeof stats};
+    aside_call call = {ASIDE_CALL, .fetch = never_fetch};
+    CHECK_STATUS(try_call(group, &call), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_group_forget(group, ASIDE_STR("k")), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_group_stats_get(group, &stats), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_group_clock_changed(group), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_group_close(group), ASIDE_E_INVALID);
+    aside_group_unref(aside_group_ref(group));
+    for (size_t i = 0; i < 4096; i++)
+        CHECK(zeros[i] == 0);
+    free(zeros);
+}

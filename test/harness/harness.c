@@ -159,6 +159,11 @@ static void describe(int status, bool timed_out, int limit, char *text, size_t s
         snprintf(text, size, "exit status %d", WEXITSTATUS(status));
 }
 
+int64_t test_patience_ns(void)
+{
+    return limit_s * INT64_C(1000000000) / 3;
+}
+
 static int limit_of(const struct test *test)
 {
     if (!test->limit_s)
