@@ -34,7 +34,7 @@ tsan_flags_of = -O1 -DASIDE_SCHED -fsanitize=thread
 cov_cc = $(CC)
 cov_flags_of = -O0 -DASIDE_SCHED
 cov_lib = --coverage -fprofile-update=atomic -fprofile-abs-path
-cov_link = --coverage
+cov_link = --coverage -Wl,-u,__gcov_dump
 
 test_variants := test parkfb asan asan-clang tsan cov
 

@@ -110,7 +110,7 @@ extern void __gcov_dump(void) __attribute__((weak));
 
 static _Noreturn void child_done(void)
 {
-    if (__gcov_dump && process_threads() == 1)
+    if (__gcov_dump)
         __gcov_dump();
     _exit(CHILD_DONE);
 }
