@@ -58,7 +58,12 @@ static struct fork_member forks = {.ops = &fork_ops};
 /* ---- descriptors ----------------------------------------------------------------------------- */
 
 #ifdef __linux__
+#include <sys/ioctl.h>
 #include <sys/timerfd.h>
+
+#ifndef TFD_IOC_SET_TICKS /* in <linux/timerfd.h>, which is at odds with <sys/timerfd.h> */
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
+#endif
 
 static int open_timer(void)
 {
@@ -70,6 +75,13 @@ static void set_timer(int fd, int64_t at_ns)
     struct itimerspec when = {.it_value = {.tv_sec = (time_t)(at_ns / 1000000000),
                                            .tv_nsec = (long)(at_ns % 1000000000)}};
     timerfd_settime(fd, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
+/* Without an instant in which it is not. False: the kernel cannot (CONFIG_CHECKPOINT_RESTORE). */
+static bool make_readable(int fd)
+{
+    const uint64_t ticks = 1;
+    return ioctl(fd, TFD_IOC_SET_TICKS, &ticks) == 0;
 }
 #else
 static int open_timer(void)
@@ -83,20 +95,45 @@ static void set_timer(int fd, int64_t at_ns)
     (void)fd;
     (void)at_ns;
 }
+
+static bool make_readable(int fd)
+{
+    (void)fd;
+    return false;
+}
 #endif
 
-static void arm(const aside_cancel *token, int64_t at_ns)
+/* Its descriptor, or NO_FD where there is none or where it is the parent process's. */
+static int own_fd(const aside_cancel *token)
 {
     int fd = load_acquire(&token->fd);
-    if (fd != NO_FD && at_ns != CLOCK_NEVER && token->fd_generation == fork_generation())
+    return fd != NO_FD && token->fd_generation == fork_generation() ? fd : NO_FD;
+}
+
+static void arm_for_deadline(const aside_cancel *token, int64_t deadline_ns)
+{
+    int fd = own_fd(token);
+    int64_t at_ns = clock_alarm(&token->root->clock, deadline_ns);
+    if (fd != NO_FD && at_ns != CLOCK_NEVER)
         set_timer(fd, at_ns);
 }
 
-/* Readable from now on. Once: a timer that is set anew is not readable for an instant. */
+static bool is_late(const aside_cancel *token)
+{
+    int64_t deadline_ns = load_acquire(&token->deadline_ns);
+    return deadline_ns != CLOCK_NEVER && clock_precise(&token->root->clock) >= deadline_ns;
+}
+
+/* Readable from now on. Any number of threads may do it at once. A timer that is set anew is not
+ * readable for an instant, though it was before: so one that has gone off is left alone. */
 static void light(aside_cancel *token)
 {
-    if (load_acquire(&token->fd) != NO_FD && !exchange_acq_rel(&token->lit, true))
-        arm(token, 1);
+    int fd = own_fd(token);
+    if (fd == NO_FD || load_acquire(&token->lit))
+        return;
+    if (!make_readable(fd) && (token->root->clock.now_ns || !is_late(token)))
+        set_timer(fd, 1);
+    store_release(&token->lit, true);
 }
 
 /* The system's timer knows nothing of a user's clock. */
@@ -104,17 +141,6 @@ static void light_if_late(const aside_cancel *token)
 {
     if (token->root->clock.now_ns)
         light((aside_cancel *)(uintptr_t)token);
-}
-
-static void arm_for_deadline(const aside_cancel *token, int64_t deadline_ns)
-{
-    arm(token, clock_alarm(&token->root->clock, deadline_ns));
-}
-
-static bool is_late(const aside_cancel *token)
-{
-    int64_t deadline_ns = load_acquire(&token->deadline_ns);
-    return deadline_ns != CLOCK_NEVER && clock_precise(&token->root->clock) >= deadline_ns;
 }
 
 static bool make_fd(aside_cancel *token)
@@ -251,8 +277,7 @@ static void close_fd(aside_cancel *token)
     lock_release(stripe_of(token));
     int before;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
-    if (fd != NO_FD)
-        close(fd);
+    close(fd);
     pthread_setcancelstate(before, NULL);
 }
 
@@ -315,10 +340,7 @@ static bool fire_one(aside_cancel *token)
     store_release(&token->fired, true);
     for (struct waiter *w = waiters_of(token); w; w = w->next)
         waiter_cancel(w);
-    /* The system's timer has made readable what is late; a user's clock is not asked under a
-     * lock. */
-    if (token->root->clock.now_ns || !is_late(token))
-        light(token);
+    light(token);
     return true;
 }
 

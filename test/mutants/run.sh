@@ -9,14 +9,15 @@
 #   Rounds: FACTOR                          for the scenarios; none: 1
 #
 # The sound tree must pass the same tests first. A fault counts as killed when the test fails, runs out
-# of time, or does not end; a patch that does not apply or does not compile is an error.
+# of time, or does not end; a patch that does not apply or does not compile is an error. One that
+# survives is tried again when nothing else runs: threads that meet seldom meet less on a busy machine.
 #
 #   run.sh [PATCH...]     all, or the ones named
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 make="${MAKE:-make} --no-print-directory"
 unset MAKEFLAGS MFLAGS MAKELEVEL WERROR
-attempts=3   # a fault that needs luck has three chances
+attempts=3   # a fault that needs luck has three chances, and if it survives ten more, alone
 limit=60     # seconds a test
 
 patches=("$@")
@@ -107,8 +108,9 @@ fi
 # ---- each fault ----
 
 # Writes killed, survived or error and the killer into $scratch/NAME.verdict.
+#   try PATCH ATTEMPTS
 try() {
-    local patch=$1 name tree rounds verdict=survived by=
+    local patch=$1 attempts=$2 name tree rounds verdict=survived by=
     name=$(basename "$patch" .patch)
     tree=$scratch/tree.$name
     rounds=$(header "$patch" Rounds)
@@ -139,9 +141,17 @@ try() {
 for patch in "${patches[@]}"; do
     while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done
     case $patch in /*) ;; *) patch=$PWD/$patch ;; esac
-    try "$patch" </dev/null &
+    try "$patch" $attempts </dev/null &
 done
 wait
+
+for verdict in "$scratch"/*.verdict; do
+    [ "$(cat "$verdict")" = survived ] || continue
+    name=$(basename "$verdict" .verdict)
+    for patch in "${patches[@]}"; do
+        [ "$(basename "$patch" .patch)" != "$name" ] || try "$(realpath "$patch")" 10 </dev/null
+    done
+done
 
 killed=$(cat "$scratch"/*.verdict | grep -c '^killed')
 total=${#patches[@]}
