@@ -33,7 +33,7 @@ struct fork_member {
     _Atomic bool joined;
 };
 
-/* False: no memory. A member may join again. */
+/* False: no memory; but once one has joined, none is refused. A member may join again. */
 bool fork_join(struct fork_member *member);
 void fork_leave(struct fork_member *member);
 

@@ -1,5 +1,5 @@
 /*
- * base/thread -- what the library keeps for each thread: one record, behind the one thread-local
+ * base/thread -- what the library keeps for each thread: one record, behind one thread-local
  * pointer.
  *
  * The record holds the thread's epoch announcement, its visit slots, its counters (an array by

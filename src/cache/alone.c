@@ -14,7 +14,6 @@
 #include "cache/options.h"
 #include "cache/stats.h"
 #include "flight/call.h"
-#include "flight/graph.h"
 #include "flight/solo.h"
 
 #include <aside/group.h>
@@ -298,13 +297,9 @@ static aside_status build(aside_group *group, const struct mem *mem, const aside
         return status;
     group->plain = !options->alloc.malloc && !options->clock.now_ns && !options->worker.start;
     init_slots(group);
-    if (graph_enlist() && host_enlist(&group->host)) {
-        group->magic = MAGIC;
-        return ASIDE_OK;
-    }
-    fini_slots(group);
-    host_fini(&group->host);
-    return ASIDE_E_NOMEM;
+    host_enlist(&group->host);
+    group->magic = MAGIC;
+    return ASIDE_OK;
 }
 
 aside_status aside_group_new(aside_group **group, const aside_options *options)

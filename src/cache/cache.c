@@ -2,7 +2,6 @@
 #include "cache/cache.h"
 
 #include "cache/options.h"
-#include "flight/graph.h"
 
 /* ---- what its host asks of it ---------------------------------------------------------------- */
 
@@ -93,9 +92,8 @@ static aside_status build(aside_cache *cache, const struct mem *mem, const aside
     if (!store_init(&cache->store, host->home, &seed, &host->bound, max_bytes, max_entries,
                     cache_now(cache)))
         goto fail_store;
-    reaper_init(&cache->reaper, &cache->store, &host->clock, options);
-    if (!graph_enlist() || !host_enlist(host))
-        goto fail_fork;
+    reaper_init(&cache->reaper, &cache->store, host, options);
+    host_enlist(host);
     cache->magic = CACHE_MAGIC;
     if (reaper_start(&cache->reaper))
         return ASIDE_OK;
@@ -103,7 +101,6 @@ static aside_status build(aside_cache *cache, const struct mem *mem, const aside
     status = ASIDE_E_THREAD;
     cache->magic = 0;
     fork_leave(&host->forks);
-fail_fork:
     reaper_fini(&cache->reaper);
     store_fini(&cache->store);
 fail_store:

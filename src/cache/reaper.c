@@ -5,11 +5,12 @@
 #include "base/fork.h"
 #include "base/native.h"
 
-void reaper_init(struct reaper *reaper, struct store *store, const aside_clock *clock,
+void reaper_init(struct reaper *reaper, struct store *store, struct host *host,
                  const aside_options *options)
 {
     reaper->store = store;
-    reaper->clock = clock;
+    reaper->host = host;
+    reaper->clock = &host->clock;
     reaper->interval_ms = options->reaper_interval_ms;
     reaper->stack_bytes = options->thread_stack_bytes;
     park_init(&reaper->park);
@@ -54,13 +55,11 @@ static int64_t turn(struct reaper *reaper, int64_t next_ns)
  * reaper is not there to wait for it: in the child of a fork, when this returns false. */
 static bool turn_inside(struct reaper *reaper, uint32_t generation, int64_t *next_ns)
 {
-    struct thread_record *self = thread_self();
-    if (self)
-        self->inside++;
+    struct host_call call;
+    host_enter_lightly(reaper->host, &call);
     *next_ns = turn(reaper, *next_ns);
     bool same = generation == fork_generation();
-    if (self && --self->inside == 0 && self->orphans)
-        self->free_orphans(self);
+    host_exit(&call);
     return same;
 }
 

@@ -13,6 +13,7 @@
 
 #include "base/lock.h"
 #include "base/park.h"
+#include "flight/host.h"
 #include "store/store.h"
 
 #include <aside/aside.h>
@@ -25,6 +26,7 @@ struct reaper {
     int64_t interval_ms;
     size_t stack_bytes;
     struct store *store;
+    struct host *host;
     const aside_clock *clock;
     struct lock lock;
     pthread_t thread; /* written under lock, before exists */
@@ -39,7 +41,7 @@ struct reaper {
     struct park park;
 };
 
-void reaper_init(struct reaper *reaper, struct store *store, const aside_clock *clock,
+void reaper_init(struct reaper *reaper, struct store *store, struct host *host,
                  const aside_options *options);
 void reaper_fini(struct reaper *reaper);
 /* False: no thread could be made. Nothing is started where the interval is 0 or less. */

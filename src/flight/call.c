@@ -201,19 +201,12 @@ static aside_status leave_late(struct request *r, struct flight *flight)
 static aside_status end_waiting(struct request *r, struct flight *flight, enum waiter_end end)
 {
     bool own = r->deadline_ns <= flight->deadline_ns;
-    switch (end) {
-    case WAITER_LEAVES_CANCELLED:
-        if (leave_counted(r, flight, COUNTER_cancelled))
-            return ASIDE_E_CANCELLED;
-        break;
-    case WAITER_LEAVES_LATE:
-        if (own)
-            return leave_late(r, flight);
+    if (end == WAITER_LEAVES_CANCELLED && leave_counted(r, flight, COUNTER_cancelled))
+        return ASIDE_E_CANCELLED;
+    if (end == WAITER_LEAVES_WITH_TOKEN || (end == WAITER_LEAVES_LATE && own))
+        return leave_late(r, flight);
+    if (end == WAITER_LEAVES_LATE)
         supersede(r, flight);
-        break;
-    case WAITER_LEAVES_WITH_TOKEN: return leave_late(r, flight);
-    case WAITER_SETTLED: break;
-    }
     return take_verdict(r, flight);
 }
 

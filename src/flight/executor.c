@@ -448,24 +448,37 @@ void executor_stop(struct executor *executor)
     park_wake_all(&executor->work);
 }
 
-/* Unlists a worker and says whether its thread is to be joined: all that have ended; then, if
- * patience is over or it is this very thread, one that has not. */
-static struct worker *dismiss(struct executor *executor, bool patient, bool *join)
+/* The next worker that is not waited for any longer. One that has ended is to be buried; one that
+ * has not, because patience is over or it is this very thread, is let go here. */
+static struct worker *dismiss(struct executor *executor, bool patient, bool *ended)
     REQUIRES(executor->lock)
 {
     for (struct worker *w = executor->workers; w; w = w->next) {
-        bool own = pthread_equal(w->thread, pthread_self());
-        *join = w->phase == WORKER_ENDED && !own;
-        if (!*join && !own && patient)
+        *ended = w->phase == WORKER_ENDED;
+        if (*ended)
+            return w;
+        if (patient && !is_own(w))
             continue;
         unlist(w);
-        if (!*join) {
-            w->phase = WORKER_LEFT;
-            pthread_detach(w->thread);
-        }
+        w->phase = WORKER_LEFT;
+        pthread_detach(w->thread);
         return w;
     }
     return NULL;
+}
+
+/* Its thread may still be in its thread-specific destructors, which may close as well: so it is
+ * listed until it has been joined, and does not join itself. */
+static void bury(struct executor *executor, struct worker *worker)
+{
+    if (is_own(worker))
+        pthread_detach(worker->thread);
+    else
+        pthread_join(worker->thread, NULL);
+    lock_take(&executor->lock);
+    unlist(worker);
+    lock_release(&executor->lock);
+    mem_free(&executor->mem, worker);
 }
 
 void executor_wake(struct executor *executor)
@@ -479,21 +492,19 @@ void executor_join(struct executor *executor, int64_t deadline_ns)
     struct parker parker;
     parker_init(&parker, 0);
     for (;;) {
-        bool join = false;
+        bool ended = false;
         uint32_t ticket = park_ticket(&executor->ends);
         bool patient = clock_precise(clock) < deadline_ns;
         lock_take(&executor->lock);
-        struct worker *worker = dismiss(executor, patient, &join);
+        struct worker *worker = dismiss(executor, patient, &ended);
         bool done = !worker && !executor->workers;
         lock_release(&executor->lock);
         if (done)
             break;
-        if (worker && join) {
-            pthread_join(worker->thread, NULL);
-            mem_free(&executor->mem, worker);
-        } else if (!worker) {
+        if (worker && ended)
+            bury(executor, worker);
+        else if (!worker)
             park_wait(&executor->ends, &parker, ticket, clock_alarm(clock, deadline_ns));
-        }
     }
     parker_fini(&parker);
 }

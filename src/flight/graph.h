@@ -22,8 +22,8 @@
 
 #include <stdbool.h>
 
-/* A fork takes this room's lock as well. False: no memory. */
-bool graph_enlist(void);
+/* A fork takes this room's lock as well, from the first host on. */
+void graph_enlist(void);
 
 /* This thread is about to wait for the flight; to_end: until its fetch has ended. False: that would
  * close a ring, and nothing is noted. */

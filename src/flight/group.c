@@ -48,8 +48,6 @@ size_t flight_size(size_t key_len, const aside_call *call)
 
 void flight_keep_argument(struct flight *flight, const aside_call *call)
 {
-    if (!call->arg_retain)
-        return;
     call->arg_retain(call->arg);
     flight->arg_release = call->arg_release;
 }
@@ -290,11 +288,6 @@ void group_make_room(struct group *group)
         group->credits++;
     if (has_room(group))
         store_release(&group->solo, NULL);
-}
-
-bool group_is_empty(const struct group *group)
-{
-    return !group->only && table_is_empty(&group->current);
 }
 
 bool group_lead(struct group *group, struct flight *flight)

@@ -211,8 +211,8 @@ static inline void flight_date(struct flight *flight, int64_t now_ns, int64_t ma
     flight->started_ns = flight->began_ns = now_ns;
     flight->deadline_ns = max_age_ms ? clock_after_ms(now_ns, max_age_ms) : CLOCK_NEVER;
 }
-/* Retains the argument of a flight that is led, before its fetch can run: user code, so not under
- * the lock. */
+/* Retains the argument of a flight that is led, for a call that has arg_retain, before its fetch
+ * can run: user code, so not under the lock. */
 void flight_keep_argument(struct flight *flight, const aside_call *call);
 /* Of a flight that was led or joined. */
 void flight_unref(struct flight *flight);
@@ -257,8 +257,6 @@ struct flight *group_join(struct group *group, const struct flight_key *key, int
 bool group_begin(struct group *group, struct flight *flight);
 /* Its fetch has ended, or it is not led after all. Idempotent. */
 void group_end(struct group *group, struct flight *flight);
-/* No key has a current flight. */
-bool group_is_empty(const struct group *group);
 /* Makes a flight the key's current one, after group_join() found none. False: no memory. */
 bool group_lead(struct group *group, struct flight *flight);
 /* The same, but nobody will join it. */

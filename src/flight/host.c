@@ -1,6 +1,8 @@
 /* flight/host -- see host.h. */
 #include "flight/host.h"
 
+#include "flight/graph.h"
+
 #include <string.h>
 
 /* ---- making ---------------------------------------------------------------------------------- */
@@ -104,6 +106,9 @@ void host_free_orphans(struct thread_record *self)
     }
 }
 
+/* The calls of this thread that it began without a record, innermost first. */
+static _Thread_local struct host_call *unrecorded __attribute__((tls_model("initial-exec")));
+
 void host_enter(struct host *host, struct host_call *call)
 {
     int before;
@@ -116,17 +121,21 @@ void host_enter_lightly(struct host *host, struct host_call *call)
 {
     call->cancel_state = HOST_CANCEL_UNTOUCHED;
     call->self = thread_self();
-    call->held = call->self ? NULL : host;
-    call->generation = fork_generation();
-    if (call->self)
+    if (call->self) {
         call->self->inside++;
-    else
-        host_hold(host);
+        return;
+    }
+    call->held = host;
+    call->generation = fork_generation();
+    call->outer = unrecorded;
+    unrecorded = call;
+    host_hold(host);
 }
 
 void host_exit(const struct host_call *call)
 {
     if (!call->self) {
+        unrecorded = call->outer;
         host_release(call->held, call->generation);
     } else {
         call->self->inside--;
@@ -271,14 +280,14 @@ static bool begin_closing(struct host *host, uint32_t *phase)
 void host_close(struct host *host)
 {
     struct host_call call;
-    uint32_t phase;
+    uint32_t phase, generation = fork_generation();
     host_enter(host, &call);
     host_hold(host); /* others may give theirs back once they see it closed */
     if (begin_closing(host, &phase))
         close_first(host, call.self);
     else if (phase == HOST_CLOSING && !is_in_callback(host, call.self))
         wait_until_closed(host);
-    host_release(host, call.generation);
+    host_release(host, generation);
     host_exit(&call);
 }
 
@@ -352,13 +361,26 @@ static void reopen_closing(struct host *host)
         group->closed = true;
 }
 
+/* As the record of a thread that has one: it still says what that is inside of. */
+static size_t keep_own_holds(const struct host *host)
+{
+    size_t kept = 0;
+    for (struct host_call *call = unrecorded; call; call = call->outer) {
+        if (call->held != host)
+            continue;
+        call->generation = fork_generation();
+        kept++;
+    }
+    return kept;
+}
+
 static void fork_child(struct fork_member *member)
 {
     struct host *host = host_of(member);
     struct group *group;
     for (size_t i = 0; (group = host->ops->group(host, i)); i++)
         group_fork_child(group);
-    store_relaxed(&host->holds, 1);
+    store_relaxed(&host->holds, 1 + keep_own_holds(host));
     store_relaxed(&host->waiters_now, 0);
     store_relaxed(&host->bound.credits, host->bound.max);
     park_init(&host->ends);
@@ -370,8 +392,11 @@ static void fork_child(struct fork_member *member)
 
 static const struct fork_ops fork_ops = {fork_locks, fork_child};
 
-bool host_enlist(struct host *host)
+/* The account of its home has joined before: nobody is refused any more. */
+void host_enlist(struct host *host)
 {
     host->forks.ops = &fork_ops;
-    return fork_join(&host->forks);
+    graph_enlist();
+    bool joined = fork_join(&host->forks);
+    invariant(joined);
 }

@@ -74,8 +74,8 @@ struct host {
 /* groups: how many there will be. Returns as aside_open(); options have been checked. */
 aside_status host_init(struct host *host, const struct host_ops *ops, const struct mem *mem,
                        const aside_options *options, size_t groups);
-/* From now on a fork looks after it. False: no memory. */
-bool host_enlist(struct host *host);
+/* From now on a fork looks after it. */
+void host_enlist(struct host *host);
 /* By ops->free; the forks have been left before anything that they need went. */
 void host_fini(struct host *host);
 
@@ -97,10 +97,11 @@ static inline void host_count(struct host *host, struct thread_record *self, uns
 /* A call that may run user code and touch the host afterwards: cancellation is disabled in it, and
  * the host is not freed before its end, though that code may have given the last reference back. */
 struct host_call {
-    struct host *held; /* where the thread has no record */
     struct thread_record *self;
-    uint32_t generation;
-    int cancel_state; /* the thread's own */
+    struct host *held;       /* where the thread has no record ... */
+    uint32_t generation;     /* ... of that hold ... */
+    struct host_call *outer; /* ... and the call of the same kind that this one is inside of */
+    int cancel_state;        /* the thread's own */
 };
 void host_enter(struct host *host, struct host_call *call);
 /* The same, but cancellation is left as it is until the call needs it disabled. */

@@ -1,7 +1,7 @@
 /*
  * callbacks.c -- what user code may do where the library calls it, at the edges: end its thread in a
  * fetch inside another one, ask and close from destructors of answers, fetch inside a submit hook, be
- * cancelled; and descriptors that stay readable once they are.
+ * cancelled, close at a reading of the clock; and descriptors that stay readable once they are.
  */
 #include "helpers.h"
 
@@ -23,27 +23,6 @@ static aside_group *group_open(const aside_options *options)
     CHECK_STATUS(aside_group_new(&group, options), ASIDE_OK);
     CHECK(group != NULL);
     return group;
-}
-
-static void wait_for_no_threads(void)
-{
-    WAIT_UNTIL(process_threads_named("aside-") == 0);
-}
-
-static aside_status end_the_thread(aside_fetch *fetch, void *arg)
-{
-    (void)fetch;
-    (void)arg;
-    pthread_exit(NULL);
-}
-
-/* A value of no interest whose destructor is. */
-static aside_status give(aside_fetch *fetch, void (*free_fn)(void *ptr, void *ctx), void *ctx)
-{
-    static char thing;
-    aside_value *value = NULL;
-    CHECK_STATUS(aside_value_wrap(&thing, 1, free_fn, ctx, &value), ASIDE_OK);
-    return aside_fetch_give(fetch, value);
 }
 
 /* ---- a nested fetch that ends its thread --------------------------------------------------------- */
@@ -944,6 +923,221 @@ TEST(a_thread_with_cancellation_pending_gives_a_token_back_whole)
         CHECK(pending.came_back);
         CHECK_INT(process_descriptors(), descriptors);
     }
+}
+
+/* ---- a clock at which another thread closes the cache -------------------------------------------- */
+
+struct closing {
+    struct acting_clock clock;
+    struct ledger ledger;
+    struct tally tally;
+    struct source source;
+    int fetches; /* that had begun by then */
+    aside_cache *cache;
+};
+
+static void *close_it(void *arg)
+{
+    struct closing *closing = (struct closing *)arg;
+    CHECK_STATUS(aside_close(closing->cache), ASIDE_OK);
+    closing->fetches = closing->source.fetches;
+    return NULL;
+}
+
+static aside_status get_there(struct closing *closing)
+{
+    return look(closing->cache, "there");
+}
+
+static aside_status copy_there(struct closing *closing)
+{
+    return aside_copy(closing->cache, ASIDE_STR("there"), NULL, 0, NULL);
+}
+
+static void never_mind(const void *data, size_t size, void *ctx)
+{
+    (void)data;
+    (void)size;
+    (void)ctx;
+}
+
+static aside_status visit_there(struct closing *closing)
+{
+    return aside_visit(closing->cache, ASIDE_STR("there"), never_mind, NULL);
+}
+
+static aside_status set_there(struct closing *closing)
+{
+    return aside_set(closing->cache, ASIDE_STR("there"), ASIDE_STR("new"), 1000);
+}
+
+static aside_status set_value_there(struct closing *closing)
+{
+    return tally_set(&closing->tally, closing->cache, "there", 10, 1000);
+}
+
+static aside_status add_absent(struct closing *closing)
+{
+    return aside_add(closing->cache, ASIDE_STR("absent"), ASIDE_STR("new"), 1000);
+}
+
+static aside_status add_nothing_there(struct closing *closing)
+{
+    return aside_add(closing->cache, ASIDE_STR("there"), ASIDE_STR("new"), 0);
+}
+
+static aside_status add_nothing_absent(struct closing *closing)
+{
+    return aside_add(closing->cache, ASIDE_STR("absent"), ASIDE_STR("new"), 0);
+}
+
+static aside_status delete_there(struct closing *closing)
+{
+    return aside_delete(closing->cache, ASIDE_STR("there"));
+}
+
+static aside_status expire_there(struct closing *closing)
+{
+    return aside_expire(closing->cache, ASIDE_STR("there"));
+}
+
+static aside_status touch_there(struct closing *closing)
+{
+    return aside_touch(closing->cache, ASIDE_STR("there"), 1000);
+}
+
+static aside_status fetch_there(struct closing *closing)
+{
+    return ask(closing->cache, "there", &closing->source);
+}
+
+static aside_status fetch_absent(struct closing *closing)
+{
+    return ask(closing->cache, "absent", &closing->source);
+}
+
+static const struct {
+    aside_status (*call)(struct closing *closing);
+    aside_status says; /* of a cache that stays open */
+} timed_calls[] = {{get_there, ASIDE_OK},
+                   {copy_there, ASIDE_E_BUFFER},
+                   {visit_there, ASIDE_OK},
+                   {set_there, ASIDE_OK},
+                   {set_value_there, ASIDE_OK},
+                   {add_absent, ASIDE_OK},
+                   {add_nothing_there, ASIDE_EXISTS},
+                   {add_nothing_absent, ASIDE_OK},
+                   {delete_there, ASIDE_OK},
+                   {expire_there, ASIDE_OK},
+                   {touch_there, ASIDE_OK},
+                   {fetch_there, ASIDE_OK},
+                   {fetch_absent, ASIDE_OK}};
+
+/* False: the call does not look at the clock that often. */
+static bool call_while_closed(size_t nth, int reading, aside_status *status)
+{
+    static struct closing closing;
+    aside_options options = quiet_options();
+    options.close_wait_ms = 0; /* what it would wait for waits for it */
+    options.alloc = ledger_init(&closing.ledger);
+    options.clock = acting_clock_init(&closing.clock, close_it, &closing);
+    closing.tally.made = closing.tally.freed = closing.tally.slot[0] = 0;
+    source_init(&closing.source, "fetched", false);
+    closing.cache = open_cache(&options);
+    put(closing.cache, "there", "old", 1000);
+    acting_clock_arm(&closing.clock, reading);
+    *status = timed_calls[nth].call(&closing);
+    bool closed = closing.clock.readings_left == 0;
+    closing.clock.readings_left = 0;
+    CHECK_STATUS(aside_health(closing.cache), closed ? ASIDE_E_CLOSED : ASIDE_OK);
+    CHECK_INT(STAT(closing.cache, store_refused), 0);
+    CHECK_INT(STAT(closing.cache, refused), 0); /* which is for callers of an open cache */
+    CHECK_INT(STAT(closing.cache, misses_led), closing.source.fetches);
+    CHECK_INT(STAT(closing.cache, flights_now), 0);
+    CHECK(!closed || closing.source.fetches == closing.fetches); /* none begins after that */
+    end_cache(closing.cache);
+    CHECK_INT(closing.tally.freed, closing.tally.made);
+    CHECK_INT(closing.ledger.live_blocks, 0);
+    return closed;
+}
+
+TEST(a_cache_that_is_closed_at_any_instant_of_a_call_does_it_or_says_so)
+{
+    for (size_t i = 0; i < COUNT_OF(timed_calls); i++) {
+        aside_status status;
+        int reading = 1, refusals = 0;
+        for (; call_while_closed(i, reading, &status); reading++) {
+            CHECK(reading < 100);
+            if (status == ASIDE_E_CLOSED)
+                refusals++;
+            else
+                CHECK_STATUS(status, timed_calls[i].says);
+        }
+        CHECK_STATUS(status, timed_calls[i].says);
+        CHECK(refusals > 0);
+    }
+}
+
+struct group_closing {
+    struct acting_clock clock;
+    struct source source;
+    int fetches; /* that had begun by then */
+    aside_group *group;
+};
+
+static void *close_group(void *arg)
+{
+    struct group_closing *closing = (struct group_closing *)arg;
+    CHECK_STATUS(aside_group_close(closing->group), ASIDE_OK);
+    closing->fetches = closing->source.fetches;
+    return NULL;
+}
+
+/* False: the call does not look at the clock that often. */
+static bool do_while_closed(int reading, aside_status *status)
+{
+    static struct group_closing closing;
+    struct ledger ledger;
+    aside_options options = quiet_options();
+    aside_call call = {ASIDE_CALL, .fetch = source_fetch, .arg = &closing.source};
+    aside_result result = ASIDE_RESULT_INIT;
+    aside_stats stats;
+    options.close_wait_ms = 0;
+    options.alloc = ledger_init(&ledger);
+    options.clock = acting_clock_init(&closing.clock, close_group, &closing);
+    source_init(&closing.source, "fetched", false);
+    closing.group = group_open(&options);
+    acting_clock_arm(&closing.clock, reading);
+    *status = aside_group_do(closing.group, ASIDE_STR("key"), &call, &result);
+    CHECK((*status == ASIDE_OK) == value_is(result.value, "fetched"));
+    aside_value_unref(result.value);
+    bool closed = closing.clock.readings_left == 0;
+    closing.clock.readings_left = 0;
+    memset(&stats, 0, sizeof stats);
+    stats.struct_size = sizeof stats;
+    CHECK_STATUS(aside_group_stats_get(closing.group, &stats), ASIDE_OK);
+    CHECK_INT(stats.refused, 0);
+    CHECK_INT(stats.misses_led, closing.source.fetches);
+    CHECK_INT(stats.flights_now, 0);
+    CHECK(!closed || closing.source.fetches == closing.fetches);
+    aside_group_unref(closing.group);
+    CHECK_INT(ledger.live_blocks, 0);
+    return closed;
+}
+
+TEST(a_group_that_is_closed_at_any_instant_of_a_call_does_it_or_says_so)
+{
+    aside_status status;
+    int reading = 1, refusals = 0;
+    for (; do_while_closed(reading, &status); reading++) {
+        CHECK(reading < 100);
+        if (status == ASIDE_E_CLOSED)
+            refusals++;
+        else
+            CHECK_STATUS(status, ASIDE_OK);
+    }
+    CHECK_STATUS(status, ASIDE_OK);
+    CHECK(refusals > 0);
 }
 
 /* ---- options that contradict each other ---------------------------------------------------------- */

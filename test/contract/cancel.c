@@ -240,6 +240,46 @@ static aside_status leave_pending(aside_fetch *fetch, void *arg)
     return ASIDE_PENDING;
 }
 
+static void *set_ready(void *caller)
+{
+    put(((struct caller *)caller)->cache, ((struct caller *)caller)->key, "ready", ASIDE_FOREVER);
+    return NULL;
+}
+
+/* Whenever it comes: as long as the call looks at the clock, it looks for the value after that. */
+TEST(a_value_that_is_set_while_a_call_with_a_fired_token_looks_wins)
+{
+    struct acting_clock clock;
+    struct caller caller;
+    struct source source;
+    aside_options options = quiet_options();
+    options.clock = acting_clock_init(&clock, set_ready, &caller);
+    aside_cache *cache = open_cache(&options);
+    aside_cancel *token = token_new();
+    int reading = 0;
+    source_init(&source, "fetched", false);
+    aside_cancel_fire(token);
+    caller_ask(&caller, cache, "k", &source, token);
+    do {
+        CHECK_STATUS(aside_clear(cache), ASIDE_OK);
+        acting_clock_arm(&clock, ++reading);
+        (void)caller_run(&caller);
+        if (clock.readings_left > 0)
+            break;
+        CHECK_STATUS(caller.status, ASIDE_OK);
+        CHECK_INT(caller.result.outcome, ASIDE_OUTCOME_HIT);
+        CHECK(value_is(caller.result.value, "ready"));
+        caller_drop(&caller);
+    } while (reading < 100);
+    CHECK_STATUS(caller.status, ASIDE_E_CANCELLED);
+    CHECK(reading > 2); /* it looked before it asked the token, and after */
+    CHECK_INT(STAT(cache, refused), 1);
+    CHECK_INT(source.fetches, 0);
+    clock.readings_left = 0;
+    aside_cancel_unref(token);
+    end_cache(cache);
+}
+
 TEST(a_value_that_is_ready_when_the_token_fires_wins)
 {
     aside_cache *cache = open_quiet();

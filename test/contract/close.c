@@ -64,17 +64,30 @@ static void *close_it(void *arg)
     return NULL;
 }
 
+/* Which all begin at once. */
+static struct gate closers_gate;
+
+static void *close_with_others(void *cache)
+{
+    gate_pass(&closers_gate);
+    return close_it(cache);
+}
+
 TEST(sixteen_closers_join_the_reaper_exactly_once)
 {
-    for (int round = 0; round < 20; round++) {
+    perturb(test_seed() | 1);
+    for (long round = test_rounds(200); round > 0; round--) {
         aside_options options = ASIDE_OPTIONS_INIT;
         options.reaper_interval_ms = 1;
         int created = threads_created(), joined = threads_joined();
         aside_cache *cache = open_cache(&options);
         CHECK_INT(threads_created() - created, 1);
         pthread_t closers[16];
+        gate_init(&closers_gate);
         for (int i = 0; i < 16; i++)
-            closers[i] = thread_start(close_it, cache);
+            closers[i] = thread_start(close_with_others, cache);
+        gate_wait_arrived(&closers_gate, 16);
+        gate_open(&closers_gate);
         for (int i = 0; i < 16; i++)
             thread_join(closers[i]);
         CHECK_INT(threads_created() - created, 1);
@@ -83,6 +96,7 @@ TEST(sixteen_closers_join_the_reaper_exactly_once)
         aside_unref(cache);
         CHECK_INT(threads_joined() - joined, 1);
     }
+    perturb(0);
 }
 
 TEST(the_last_reference_closes)
@@ -312,6 +326,143 @@ TEST(a_fetch_may_close_its_cache)
     }
 }
 
+static aside_options patient_options(void)
+{
+    aside_options options = quiet_options();
+    options.close_wait_ms = ASIDE_FOREVER;
+    return options;
+}
+
+/* A fetch that closes. */
+struct inside {
+    aside_cache *cache, *closes;
+    aside_cancel *token; /* of the calls */
+    int depth;           /* of fetches, one in the other */
+    struct source *other;
+    int finished; /* fetches of the other when the close returned */
+    bool has_closed;
+};
+
+static aside_status close_after_the_gate(aside_fetch *fetch, void *arg)
+{
+    struct inside *inside = (struct inside *)arg;
+    gate_pass(&inside->other->gate);
+    CHECK_STATUS(aside_close(inside->closes), ASIDE_OK);
+    inside->has_closed = true;
+    return aside_fetch_copy(fetch, "v", 1);
+}
+
+TEST(a_fetch_may_close_while_another_thread_that_closes_waits_for_it)
+{
+    for (int offloaded = 0; offloaded <= 1; offloaded++) {
+        aside_options options = patient_options();
+        aside_cache *cache = open_cache(&options);
+        aside_cancel *token = offloaded ? token_new() : NULL;
+        struct source source;
+        struct caller caller;
+        struct inside inside = {cache, cache, NULL, 0, &source, 0, false};
+        source_init(&source, NULL, true);
+        caller_init(&caller, cache, "k", close_after_the_gate, &inside);
+        caller.call.cancel = token;
+        caller_start(&caller);
+        gate_wait_arrived(&source.gate, 1);
+        pthread_t first = thread_start(close_it, cache);
+        WAIT_UNTIL(aside_health(cache) == ASIDE_E_CLOSED);
+        if (offloaded)
+            CHECK_STATUS(caller_join(&caller), ASIDE_E_CLOSED);
+        gate_open(&source.gate);
+        thread_join(first);
+        CHECK(inside.has_closed);
+        if (!offloaded)
+            CHECK_STATUS(caller_join(&caller), ASIDE_OK);
+        caller_drop(&caller);
+        aside_cancel_unref(token);
+        aside_unref(cache);
+    }
+}
+
+/* Inside as many fetches as it is told, closes a cache in which a fetch of another thread is under
+ * way, and looks whether that had finished when the close returned. */
+static aside_status close_deep_inside(aside_fetch *fetch, void *arg)
+{
+    struct inside *inside = (struct inside *)arg;
+    if (--inside->depth > 0) {
+        struct caller deeper;
+        char key[2] = {(char)('0' + inside->depth), 0};
+        caller_init(&deeper, inside->cache, key, close_deep_inside, inside);
+        deeper.call.cancel = inside->token;
+        caller_run(&deeper);
+        caller_drop(&deeper);
+        return aside_fetch_copy(fetch, "v", 1);
+    }
+    CHECK_STATUS(aside_close(inside->closes), ASIDE_OK);
+    inside->finished = atomic_load(&inside->other->finished);
+    inside->has_closed = true;
+    return aside_fetch_copy(fetch, "v", 1);
+}
+
+/* Not for the fetches that it is inside of, each of which counts once; and for the other one. */
+static void check_close_inside(aside_cache *cache, aside_cache *closes, int depth, bool leaving)
+{
+    struct source other;
+    struct caller leader, caller;
+    aside_cancel *token = leaving ? token_new() : NULL;
+    struct inside inside = {cache, closes, token, depth, &other, 0, false};
+    source_init(&other, "v", true);
+    lead_to_gate(&leader, closes, "other", &other);
+    caller_init(&caller, cache, "k", close_deep_inside, &inside);
+    caller.call.cancel = token;
+    caller_start(&caller);
+    WAIT_UNTIL(aside_health(closes) == ASIDE_E_CLOSED);
+    gate_open(&other.gate);
+    CHECK_STATUS(caller_join(&caller), leaving && cache == closes ? ASIDE_E_CLOSED : ASIDE_OK);
+    CHECK_STATUS(caller_join(&leader), ASIDE_OK);
+    CHECK(inside.has_closed);
+    CHECK_INT(inside.finished, 1);
+    caller_drop(&caller);
+    caller_drop(&leader);
+    aside_cancel_unref(token);
+}
+
+TEST(a_fetch_inside_others_may_close_their_cache_and_waits_for_none_of_these)
+{
+    aside_options options = patient_options();
+    for (int depth = 1; depth <= 4; depth++) {
+        aside_cache *cache = open_cache(&options);
+        check_close_inside(cache, cache, depth, false);
+        end_cache(cache);
+    }
+}
+
+static aside_status submit_and_run(void *ctx, aside_job *job)
+{
+    aside_job_run(job, ctx);
+    return ASIDE_OK;
+}
+
+TEST(a_fetch_that_submit_runs_at_once_may_close_its_cache)
+{
+    aside_options options = patient_options();
+    options.submit.fn = submit_and_run;
+    for (int depth = 1; depth <= 3; depth++) {
+        aside_cache *cache = open_cache(&options);
+        check_close_inside(cache, cache, depth, true);
+        end_cache(cache);
+    }
+}
+
+TEST(a_fetch_that_closes_another_cache_waits_for_the_fetches_of_that_one_only)
+{
+    aside_options options = patient_options();
+    for (int depth = 1; depth <= 3; depth++) {
+        aside_cache *cache = open_cache(&options), *other = open_cache(&options);
+        check_close_inside(cache, other, depth, false);
+        CHECK_STATUS(aside_health(cache), ASIDE_OK);
+        end_cache(other);
+        end_cache(cache);
+    }
+}
+
 static void destructor_closes(void *ptr, void *ctx)
 {
     (void)ptr;
@@ -337,6 +488,44 @@ TEST(a_destructor_may_close_its_cache)
         CHECK_STATUS(aside_health(cache), ASIDE_E_CLOSED);
         end_cache(cache);
     }
+}
+
+struct held_reaper {
+    aside_cache *cache;
+    struct gate gate;
+    _Atomic bool closed;
+};
+
+static void closes_after_the_gate(void *ptr, void *ctx)
+{
+    struct held_reaper *held = (struct held_reaper *)ctx;
+    (void)ptr;
+    gate_pass(&held->gate);
+    CHECK_STATUS(aside_close(held->cache), ASIDE_OK);
+    atomic_store(&held->closed, true);
+}
+
+TEST(a_destructor_on_the_reapers_thread_may_close_while_another_thread_waits_for_the_reaper)
+{
+    static int thing;
+    struct held_reaper held;
+    aside_options options = ASIDE_OPTIONS_INIT;
+    aside_value *value = NULL;
+    options.reaper_interval_ms = 5;
+    held.cache = open_cache(&options);
+    held.closed = false;
+    gate_init(&held.gate);
+    CHECK_STATUS(aside_value_wrap(&thing, 1, closes_after_the_gate, &held, &value), ASIDE_OK);
+    CHECK_STATUS(aside_set_value(held.cache, ASIDE_STR("k"), value, ASIDE_FOREVER), ASIDE_OK);
+    aside_value_unref(value);
+    CHECK_STATUS(aside_delete(held.cache, ASIDE_STR("k")), ASIDE_OK);
+    gate_wait_arrived(&held.gate, 1);
+    pthread_t first = thread_start(close_it, held.cache);
+    WAIT_UNTIL(aside_health(held.cache) == ASIDE_E_CLOSED);
+    gate_open(&held.gate);
+    thread_join(first);
+    CHECK(held.closed);
+    aside_unref(held.cache);
 }
 
 static void visit_closes(const void *data, size_t size, void *ctx)

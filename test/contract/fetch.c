@@ -14,6 +14,36 @@ static struct caller run(aside_cache *cache, const char *key, aside_fetch_fn *fe
     return caller;
 }
 
+/* ---- being told to stop -------------------------------------------------------------------------- */
+
+static struct fake_clock long_clock;
+
+static aside_status looks_a_century_later(aside_fetch *fetch, void *arg)
+{
+    (void)arg;
+    CHECK_INT(aside_fetch_stopping(fetch), 0);
+    fake_clock_advance_ms(&long_clock, INT64_C(100) * 365 * 86400 * 1000, NULL);
+    CHECK_INT(aside_fetch_stopping(fetch), 0);
+    return aside_fetch_copy(fetch, "v", 1);
+}
+
+TEST(a_fetch_is_never_told_to_stop_for_its_age_where_flights_may_have_any)
+{
+    const int64_t any_age[] = {0, ASIDE_FOREVER};
+    for (size_t i = 0; i < COUNT_OF(any_age); i++) {
+        aside_options options = quiet_options();
+        options.clock = fake_clock_init(&long_clock);
+        options.max_flight_age_ms = any_age[i];
+        aside_cache *cache = open_cache(&options);
+        struct caller caller = run(cache, "k", looks_a_century_later, NULL);
+        CHECK_STATUS(caller.status, ASIDE_OK);
+        CHECK_INT(caller.result.fenced, 0);
+        caller_drop(&caller);
+        CHECK(holds(cache, "k", "v"));
+        end_cache(cache);
+    }
+}
+
 /* ---- noting a result ----------------------------------------------------------------------------- */
 
 static aside_status by_buffer(aside_fetch *fetch, void *arg)

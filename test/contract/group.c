@@ -247,25 +247,6 @@ TEST(a_group_takes_the_options_of_a_cache_and_refuses_what_that_refuses)
     CHECK_STATUS(aside_group_new(NULL, NULL), ASIDE_E_INVALID);
 }
 
-TEST(null_objects_are_refused_or_ignored)
-{
-    aside_stats stats;
-    aside_group *group = group_open(NULL);
-    memset(&stats, 0, sizeof stats);
-    stats.struct_size = sizeof stats;
-    CHECK_STATUS(aside_group_forget(NULL, ASIDE_STR("k")), ASIDE_E_INVALID);
-    CHECK_STATUS(aside_group_stats_get(NULL, &stats), ASIDE_E_INVALID);
-    CHECK_STATUS(aside_group_stats_get(group, NULL), ASIDE_E_INVALID);
-    stats.struct_size = 0;
-    CHECK_STATUS(aside_group_stats_get(group, &stats), ASIDE_E_INVALID);
-    CHECK_STATUS(aside_group_clock_changed(NULL), ASIDE_E_INVALID);
-    CHECK_STATUS(aside_group_clock_changed(group), ASIDE_OK);
-    CHECK_STATUS(aside_group_close(NULL), ASIDE_E_INVALID);
-    CHECK(aside_group_ref(NULL) == NULL);
-    aside_group_unref(NULL);
-    group_end(group);
-}
-
 static void no_hook(void *arg)
 {
     (void)arg;
@@ -281,6 +262,39 @@ static aside_status try_call(aside_group *group, const aside_call *call)
     CHECK(result.value == NULL);
     CHECK_INT(result.outcome, ASIDE_OUTCOME_NONE);
     return status;
+}
+
+/* Whatever takes a group refuses this, or ignores it. */
+static void check_no_group(aside_group *no_group)
+{
+    aside_stats stats = {.struct_size = sizeof stats};
+    aside_call call = {ASIDE_CALL, .fetch = never_fetch};
+    CHECK_STATUS(try_call(no_group, &call), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_group_forget(no_group, ASIDE_STR("k")), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_group_stats_get(no_group, &stats), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_group_clock_changed(no_group), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_group_close(no_group), ASIDE_E_INVALID);
+    CHECK(aside_group_ref(no_group) == no_group);
+    aside_group_unref(no_group);
+}
+
+TEST(null_objects_are_refused_or_ignored)
+{
+    aside_stats stats;
+    aside_group *group = group_open(NULL);
+    check_no_group(NULL);
+    memset(&stats, 0, sizeof stats);
+    CHECK_STATUS(aside_group_stats_get(group, NULL), ASIDE_E_INVALID);
+    CHECK_STATUS(aside_group_stats_get(group, &stats), ASIDE_E_INVALID); /* of no size */
+    CHECK_STATUS(aside_group_clock_changed(group), ASIDE_OK);
+    group_end(group);
+}
+
+TEST(no_verb_takes_something_that_is_no_group)
+{
+    aside_group *zeros = (aside_group *)zeros_new();
+    check_no_group(zeros);
+    zeros_end(zeros);
 }
 
 TEST(no_bad_call_is_taken)
@@ -592,6 +606,58 @@ TEST(every_answer_reaches_all_callers)
         aside_cancel_unref(token);
         group_end(group);
     }
+}
+
+static aside_status fail_and_answer(aside_fetch *fetch, void *arg)
+{
+    (void)arg;
+    CHECK_STATUS(aside_fetch_fail(fetch, 42), ASIDE_E_FETCH);
+    return aside_fetch_copy(fetch, "v", 1);
+}
+
+/* Completes before its callback returns, which has no say then. */
+static aside_status complete_and_return(aside_fetch *fetch, void *arg)
+{
+    aside_fetch *own = aside_fetch_ref(fetch);
+    CHECK_STATUS(aside_fetch_copy(fetch, "v", 1), ASIDE_OK);
+    CHECK_STATUS(aside_fetch_complete(own, ASIDE_OK), ASIDE_OK);
+    aside_fetch_unref(own);
+    return *(aside_status *)arg;
+}
+
+static void check_alone_and_by_a_worker(aside_fetch_fn *fetch, void *arg)
+{
+    aside_group *group = group_open(NULL);
+    aside_cancel *token = token_new();
+    for (int i = 0; i < 4; i++) {
+        struct asker asker;
+        asker_init(&asker, group, "k", fetch, arg);
+        asker.call.cancel = i % 2 ? token : NULL;
+        CHECK_STATUS(asker_run(&asker), ASIDE_OK);
+        CHECK(value_is(asker.result.value, "v"));
+        CHECK_INT(asker.result.fetch_error, 0);
+        CHECK_INT(asker.result.outcome, ASIDE_OUTCOME_FETCHED);
+        CHECK_INT(asker.result.shared, 0);
+        asker_drop(&asker);
+    }
+    CHECK_INT(GSTAT(group, fetches), 4);
+    CHECK_INT(GSTAT(group, fetch_errors), 0);
+    CHECK_INT(GSTAT(group, get_with_fetch_ok), 4);
+    check_idle(group);
+    aside_cancel_unref(token);
+    group_end(group);
+}
+
+TEST(a_failure_that_was_noted_before_an_answer_is_forgotten)
+{
+    check_alone_and_by_a_worker(fail_and_answer, NULL);
+}
+
+TEST(what_a_fetch_was_completed_with_counts_and_not_what_its_callback_returns)
+{
+    aside_status returns[] = {ASIDE_PENDING, ASIDE_OK, ASIDE_NOT_FOUND, ASIDE_E_FETCH};
+    for (size_t i = 0; i < COUNT_OF(returns); i++)
+        check_alone_and_by_a_worker(complete_and_return, &returns[i]);
 }
 
 static aside_status write_in_place(aside_fetch *fetch, void *arg)
@@ -2511,6 +2577,43 @@ TEST(a_fetch_may_give_the_last_reference_back)
     }
 }
 
+/* What a fetch gives the last reference of, and what memory that has. */
+struct parting {
+    aside_group *group;
+    aside_cache *cache;
+    struct ledger ledger;
+};
+
+static aside_status part_from_another(aside_fetch *fetch, void *arg)
+{
+    struct parting *parting = (struct parting *)arg;
+    aside_group_unref(parting->group);
+    aside_unref(parting->cache);
+    CHECK(parting->ledger.live_blocks > 0); /* this thread's call may need it */
+    return aside_fetch_copy(fetch, "v", 1);
+}
+
+TEST(a_fetch_may_give_the_last_reference_of_another_back_which_goes_with_the_call)
+{
+    aside_group *group = group_open(NULL);
+    for (int i = 0; i < 3; i++) {
+        struct parting parting;
+        struct asker asker;
+        aside_options options = quiet_options();
+        memset(&parting, 0, sizeof parting);
+        options.alloc = ledger_init(&parting.ledger);
+        parting.group = i != 1 ? group_open(&options) : NULL;
+        parting.cache = i != 0 ? open_cache(&options) : NULL;
+        asker_init(&asker, group, "k", part_from_another, &parting);
+        CHECK_STATUS(asker_run(&asker), ASIDE_OK);
+        CHECK_INT(parting.ledger.live_blocks, 0);
+        CHECK(value_is(asker.result.value, "v"));
+        asker_drop(&asker);
+    }
+    check_idle(group);
+    group_end(group);
+}
+
 TEST(the_last_reference_closes)
 {
     aside_options options = no_options();
@@ -3223,22 +3326,4 @@ TEST(a_handle_that_is_kept_speaks_of_its_own_flight_which_is_decided)
     }
     CHECK_INT(GSTAT(group, fetches), 6);
     group_end(group);
-}
-
-TEST(no_verb_takes_something_that_is_no_group)
-{
-    char *zeros = (char *)aligned_alloc(64, 4096);
-    memset(zeros, 0, 4096);
-    aside_group *group = (aside_group *)zeros;
-    aside_stats stats = {.struct_size = sizeof stats};
-    aside_call call = {ASIDE_CALL, .fetch = never_fetch};
-    CHECK_STATUS(try_call(group, &call), ASIDE_E_INVALID);
-    CHECK_STATUS(aside_group_forget(group, ASIDE_STR("k")), ASIDE_E_INVALID);
-    CHECK_STATUS(aside_group_stats_get(group, &stats), ASIDE_E_INVALID);
-    CHECK_STATUS(aside_group_clock_changed(group), ASIDE_E_INVALID);
-    CHECK_STATUS(aside_group_close(group), ASIDE_E_INVALID);
-    aside_group_unref(aside_group_ref(group));
-    for (size_t i = 0; i < 4096; i++)
-        CHECK(zeros[i] == 0);
-    free(zeros);
 }

@@ -53,6 +53,11 @@ static inline void end_cache(aside_cache *cache)
     aside_unref(cache);
 }
 
+static inline void wait_for_no_threads(void)
+{
+    WAIT_UNTIL(process_threads_named("aside-") == 0);
+}
+
 /* ---- text keys and values ------------------------------------------------------------------------ */
 
 static inline void put(aside_cache *cache, const char *key, const char *text, int64_t ttl_ms)
@@ -218,6 +223,73 @@ static inline aside_cancel *token_new(void)
     return token;
 }
 
+/* One call by a worker, whose value is dropped. */
+static inline aside_status ask_worker(aside_cache *cache, const char *key, struct source *source)
+{
+    aside_cancel *token = token_new();
+    struct caller caller;
+    caller_ask(&caller, cache, key, source, token);
+    aside_status status = caller_run(&caller);
+    caller_drop(&caller);
+    aside_cancel_unref(token);
+    return status;
+}
+
+/* ---- other fetches ------------------------------------------------------------------------------- */
+
+static inline aside_status end_the_thread(aside_fetch *fetch, void *arg)
+{
+    (void)fetch;
+    (void)arg;
+    pthread_exit(NULL);
+}
+
+/* A value of no interest whose destructor is. */
+static inline aside_status give(aside_fetch *fetch, void (*free_fn)(void *ptr, void *ctx),
+                                void *ctx)
+{
+    static char thing;
+    aside_value *value = NULL;
+    CHECK_STATUS(aside_value_wrap(&thing, 1, free_fn, ctx, &value), ASIDE_OK);
+    return aside_fetch_give(fetch, value);
+}
+
+/* ---- a clock with consequences ------------------------------------------------------------------- */
+
+/* At one of the coming readings of the thread that arms it another thread does something, and has done
+ * it before the reading is over: between two looks of one call, that is. */
+struct acting_clock {
+    struct fake_clock fake;
+    pthread_t armed_by;
+    _Atomic int readings_left; /* 0: it only shows the time */
+    thread_fn act;
+    void *arg;
+};
+
+static inline int64_t acting_clock_now(void *ctx)
+{
+    struct acting_clock *clock = (struct acting_clock *)ctx;
+    if (atomic_load(&clock->readings_left) > 0 && pthread_equal(pthread_self(), clock->armed_by) &&
+        atomic_fetch_sub(&clock->readings_left, 1) == 1)
+        thread_join(thread_start(clock->act, clock->arg));
+    return atomic_load(&clock->fake.now_ns);
+}
+
+static inline aside_clock acting_clock_init(struct acting_clock *clock, thread_fn act, void *arg)
+{
+    memset((void *)clock, 0, sizeof *clock);
+    (void)fake_clock_init(&clock->fake);
+    clock->act = act;
+    clock->arg = arg;
+    return (aside_clock){acting_clock_now, clock};
+}
+
+static inline void acting_clock_arm(struct acting_clock *clock, int reading)
+{
+    clock->armed_by = pthread_self();
+    atomic_store(&clock->readings_left, reading);
+}
+
 /* ---- a tally of destructors ---------------------------------------------------------------------- */
 
 #define TALLY_MAX 4096
@@ -256,6 +328,27 @@ static inline aside_status tally_set(struct tally *tally, aside_cache *cache, co
     aside_status status = aside_set_value(cache, key, strlen(key), value, ttl_ms);
     aside_value_unref(value);
     return status;
+}
+
+/* ---- what is no object --------------------------------------------------------------------------- */
+
+/* A block of zeros in an object's place, as one that was freed and wiped may be. */
+#define ZEROS 4096
+
+static inline void *zeros_new(void)
+{
+    void *zeros = aligned_alloc(64, ZEROS);
+    CHECK(zeros != NULL);
+    return memset(zeros, 0, ZEROS);
+}
+
+/* Nothing was written there. */
+static inline void zeros_end(void *zeros)
+{
+    const char *bytes = (const char *)zeros;
+    for (size_t i = 0; i < ZEROS; i++)
+        CHECK(bytes[i] == 0);
+    free(zeros);
 }
 
 #endif

@@ -5,6 +5,8 @@
  */
 #include "helpers.h"
 
+#include <aside/group.h>
+
 /* ---- what a call may say when memory or threads are short ---------------------------------------- */
 
 static void check_one_of(int line, aside_status status, const aside_status *allowed, size_t count)
@@ -503,5 +505,122 @@ TEST(a_value_that_was_given_reaches_its_caller_though_there_is_no_memory_for_its
     CHECK_STATUS(look(cache, "k"), ASIDE_MISS);
     CHECK_INT(STAT(cache, store_refused), 1);
     end_cache(cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
+/* ---- a flight beside another, for which there is no memory --------------------------------------- */
+
+/* A flight takes one block, and to be told from another that is under way it takes more. */
+static void leave_memory_for_one_block(void)
+{
+    ledger.fail_for_ever = true;
+    ledger.fail_at = 2;
+}
+
+static aside_status find_nothing(aside_fetch *fetch, void *fetches)
+{
+    atomic_fetch_add((_Atomic int *)fetches, 1);
+    return aside_fetch_not_found(fetch);
+}
+
+TEST(a_flight_beside_another_that_finds_no_memory_is_refused_and_leaves_no_trace)
+{
+    aside_options options = quiet_options();
+    options.alloc = ledger_init(&ledger);
+    options.max_bytes = 65536; /* so little that all keys lie together */
+    options.max_flights = 2;
+    aside_cache *cache = open_cache(&options);
+    static _Atomic int fetches;
+    struct source source;
+    struct caller leader, other;
+    source_init(&source, "v", true);
+    lead_to_gate(&leader, cache, "led", &source);
+    caller_init(&other, cache, "other", find_nothing, (void *)&fetches);
+    int64_t blocks = ledger.live_blocks;
+    uint64_t bytes = STAT(cache, bytes);
+    for (unsigned turn = 1; turn <= 3; turn++) {
+        leave_memory_for_one_block();
+        CHECK_STATUS(caller_run(&other), ASIDE_E_NOMEM);
+        fail(CACHE_ALLOCS, 0, false);
+        CHECK_INT(other.result.outcome, ASIDE_OUTCOME_NONE);
+        CHECK_INT(STAT(cache, refused), turn);
+        CHECK_INT(STAT(cache, flights_now), 1);
+        CHECK_INT(STAT(cache, bytes), bytes);
+        CHECK_INT(ledger.live_blocks, blocks);
+    }
+    CHECK_INT(fetches, 0);
+    CHECK_STATUS(caller_run(&other), ASIDE_NOT_FOUND); /* the second of two */
+    CHECK_INT(fetches, 1);
+    gate_open(&source.gate);
+    CHECK_STATUS(caller_join(&leader), ASIDE_OK);
+    caller_drop(&leader);
+    end_cache(cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
+static uint64_t refused_by(const aside_group *group, uint64_t flights_now)
+{
+    aside_stats stats;
+    memset(&stats, 0, sizeof stats);
+    stats.struct_size = sizeof stats;
+    CHECK_STATUS(aside_group_stats_get(group, &stats), ASIDE_OK);
+    CHECK_INT(stats.flights_now, flights_now);
+    return stats.refused;
+}
+
+struct group_leader {
+    aside_group *group;
+    struct source source;
+};
+
+static void *lead_in_group(void *arg)
+{
+    struct group_leader *leader = arg;
+    aside_call call = {ASIDE_CALL, .fetch = source_fetch, .arg = &leader->source};
+    aside_result result = ASIDE_RESULT_INIT;
+    CHECK_STATUS(aside_group_do(leader->group, ASIDE_STR("led"), &call, &result), ASIDE_OK);
+    aside_value_unref(result.value);
+    return NULL;
+}
+
+/* The first number whose flight lies beside the one that is led, for want of memory refused. */
+static uint32_t find_refused(aside_group *group, const aside_call *call, aside_result *result)
+{
+    for (uint32_t key = 0;; key++) {
+        CHECK(key < 10000);
+        leave_memory_for_one_block();
+        aside_status status = aside_group_do(group, &key, sizeof key, call, result);
+        fail(CACHE_ALLOCS, 0, false);
+        if (status == ASIDE_E_NOMEM)
+            return key;
+        CHECK_STATUS(status, ASIDE_NOT_FOUND);
+    }
+}
+
+TEST(a_groups_flight_beside_another_that_finds_no_memory_is_refused_and_leaves_no_trace)
+{
+    static _Atomic int fetches;
+    struct group_leader leader = {NULL};
+    aside_call call = {ASIDE_CALL, .fetch = find_nothing, .arg = (void *)&fetches};
+    aside_result result = ASIDE_RESULT_INIT;
+    aside_options options = quiet_options();
+    options.alloc = ledger_init(&ledger);
+    options.max_flights = 2;
+    CHECK_STATUS(aside_group_new(&leader.group, &options), ASIDE_OK);
+    source_init(&leader.source, "v", true);
+    pthread_t thread = thread_start(lead_in_group, &leader);
+    gate_wait_arrived(&leader.source.gate, 1);
+    int64_t blocks = ledger.live_blocks;
+    uint32_t key = find_refused(leader.group, &call, &result);
+    CHECK_INT(fetches, key); /* those before it */
+    CHECK_INT(result.outcome, ASIDE_OUTCOME_NONE);
+    CHECK_INT(refused_by(leader.group, 1), 1);
+    CHECK_INT(ledger.live_blocks, blocks);
+    CHECK_STATUS(aside_group_do(leader.group, &key, sizeof key, &call, &result), ASIDE_NOT_FOUND);
+    CHECK_INT(fetches, key + 1);
+    gate_open(&leader.source.gate);
+    thread_join(thread);
+    CHECK_STATUS(aside_group_close(leader.group), ASIDE_OK);
+    aside_group_unref(leader.group);
     CHECK_INT(ledger.live_blocks, 0);
 }

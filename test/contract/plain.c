@@ -98,6 +98,30 @@ TEST(a_copy_writes_no_byte_past_the_value)
     end_cache(cache);
 }
 
+TEST(a_copy_that_is_refused_says_that_nothing_is_there)
+{
+    static char key[ASIDE_MAX_KEY + 1];
+    aside_cache *cache = open_quiet();
+    put(cache, "k", "value", 1000);
+    char buffer[8] = ".......";
+    size_t size = 9;
+    CHECK_STATUS(aside_copy(NULL, ASIDE_STR("k"), buffer, sizeof buffer, &size), ASIDE_E_INVALID);
+    CHECK_INT(size, 0);
+    size = 9;
+    CHECK_STATUS(aside_copy(cache, NULL, 1, buffer, sizeof buffer, &size), ASIDE_E_INVALID);
+    CHECK_INT(size, 0);
+    size = 9;
+    CHECK_STATUS(aside_copy(cache, key, sizeof key, buffer, sizeof buffer, &size), ASIDE_E_INVALID);
+    CHECK_INT(size, 0);
+    size = 9;
+    CHECK_STATUS(aside_copy(cache, ASIDE_STR("k"), NULL, 5, &size), ASIDE_E_INVALID);
+    CHECK_INT(size, 0);
+    CHECK(memcmp(buffer, ".......", 8) == 0);
+    CHECK_INT(STAT(cache, copy_error), 3);
+    CHECK_INT(STAT(cache, hits), 0);
+    end_cache(cache);
+}
+
 struct nested {
     aside_cache *cache;
     struct seen other;
@@ -126,6 +150,38 @@ TEST(a_visit_may_visit_write_delete_and_clear_and_keeps_its_bytes)
     CHECK(memcmp(nested.other.bytes, "second", 6) == 0);
     CHECK_INT(aside_count(cache), 0);
     end_cache(cache);
+}
+
+struct last_visit {
+    struct ledger ledger;
+    aside_cache *cache;
+    int deeper; /* visits inside this one */
+};
+
+static void visit_and_unref(const void *data, size_t size, void *ctx)
+{
+    struct last_visit *last = (struct last_visit *)ctx;
+    if (last->deeper-- > 0)
+        CHECK_STATUS(aside_visit(last->cache, ASIDE_STR("k"), visit_and_unref, last), ASIDE_OK);
+    else
+        aside_unref(last->cache);
+    CHECK(last->ledger.live_blocks > 0);
+    CHECK(size == 7 && memcmp(data, "visited", 7) == 0);
+}
+
+/* More visits in each other than a thread has slots for, too. */
+TEST(a_visit_may_give_the_last_reference_back_and_the_outermost_ends_the_cache)
+{
+    for (int depth = 0; depth < 10; depth++) {
+        struct last_visit last;
+        aside_options options = quiet_options();
+        options.alloc = ledger_init(&last.ledger);
+        last.cache = open_cache(&options);
+        last.deeper = depth;
+        put(last.cache, "k", "visited", ASIDE_FOREVER);
+        CHECK_STATUS(aside_visit(last.cache, ASIDE_STR("k"), visit_and_unref, &last), ASIDE_OK);
+        CHECK_INT(last.ledger.live_blocks, 0);
+    }
 }
 
 /* ---- writing ------------------------------------------------------------------------------------- */

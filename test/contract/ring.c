@@ -658,6 +658,69 @@ TEST(a_ring_through_an_executor_that_runs_its_jobs_at_once_is_found)
     }
 }
 
+/* The hook hands the job to a thread that stands at a gate yet, and waits itself for a fetch that
+ * waits for the fetch which that job is: the hook's thread is not inside that one. */
+struct hook_that_waits {
+    struct member *awaited;
+    struct gate gate;
+    pthread_t runner;
+    aside_job *job;
+    aside_status said;
+};
+
+static void *run_after_the_gate(void *arg)
+{
+    struct hook_that_waits *hook = (struct hook_that_waits *)arg;
+    gate_pass(&hook->gate);
+    aside_job_run(hook->job, NULL);
+    return NULL;
+}
+
+static aside_status submit_and_wait(void *ctx, aside_job *job)
+{
+    struct hook_that_waits *hook = (struct hook_that_waits *)ctx;
+    struct member *awaited = hook->awaited;
+    struct caller caller;
+    hook->job = job;
+    hook->runner = thread_start(run_after_the_gate, hook);
+    gate_open(&awaited->gate);
+    WAIT_UNTIL(STAT(awaited->cache, waiters_now) == 1);
+    caller_init(&caller, awaited->cache, awaited->key, member_fetch, awaited);
+    hook->said = caller_run(&caller);
+    caller_drop(&caller);
+    return ASIDE_OK;
+}
+
+TEST(a_submit_hook_may_wait_for_a_fetch_that_waits_for_the_one_it_has_handed_over)
+{
+    struct hook_that_waits hook;
+    aside_options options = ageless_options();
+    options.submit = (aside_submit){submit_and_wait, &hook};
+    aside_cache *cache = open_cache(&options);
+    aside_cancel *token = token_new();
+    struct member a, b;
+    gate_init(&hook.gate);
+    hook.awaited = &b;
+    member_init(&a, cache, 0, NULL);
+    member_init(&b, cache, 1, &a);
+    gate_open(&a.gate);
+    member_start(&b);
+    caller_init(&a.caller, cache, "a", member_fetch, &a);
+    a.caller.call.cancel = token;
+    caller_start(&a.caller);
+    WAIT_UNTIL(STAT(cache, waiters_now) == 2); /* the fetch of b, and the hook */
+    CHECK_INT(a.fetches, 0);
+    gate_open(&hook.gate);
+    member_end(&a);
+    member_end(&b);
+    thread_join(hook.runner);
+    CHECK_STATUS(hook.said, ASIDE_OK);
+    CHECK_STATUS(b.inner, ASIDE_OK);
+    check_rest(cache, 4);
+    aside_cancel_unref(token);
+    end_cache(cache);
+}
+
 /* A fetch that waits for one that was fenced meanwhile waits for it all the same. */
 TEST(a_ring_through_a_flight_that_was_fenced_by_a_delete_is_found)
 {
@@ -1066,6 +1129,144 @@ TEST(the_thread_that_left_a_fetch_pending_may_wait_for_it_like_any_other)
     check_rest(cache, 5);
     aside_cancel_unref(token);
     end_cache(cache);
+}
+
+/*
+ * The only worker runs x, whose fetch asks for y and has to run that itself. It waits for a third
+ * there, so that it is not known any more to wait for y, and leaves y pending to a thread that drops
+ * an answer, whose destructor asks for x, before y is decided: y waits for x. What asked for y must
+ * not wait for it then, unless it cannot leave.
+ */
+enum knot_kind { KNOT_JOINS, KNOT_LEADS_AND_MAY_LEAVE, KNOT_LEADS_AND_STAYS };
+
+struct knot {
+    aside_cache *cache;
+    enum knot_kind kind;
+    aside_cancel *token, *way_out;
+    struct gate gate; /* x's, before it asks */
+    struct caller x, y;
+    struct source third;
+    pthread_t completer;
+    aside_fetch *held;
+    aside_status told, told_destructor;
+    aside_outcome outcome;
+    _Atomic bool x_was_told;
+};
+
+static void ask_for_x(void *ptr, void *ctx)
+{
+    struct knot *knot = (struct knot *)ctx;
+    struct caller caller;
+    (void)ptr;
+    caller_init(&caller, knot->cache, "x", source_fetch, NULL); /* which it joins */
+    caller.call.cancel = knot->way_out;
+    knot->told_destructor = caller_run(&caller);
+    CHECK_INT(caller.result.outcome, ASIDE_OUTCOME_JOINED);
+    caller_drop(&caller);
+}
+
+static void *complete_y(void *arg)
+{
+    struct knot *knot = (struct knot *)arg;
+    CHECK_STATUS(aside_fetch_complete(knot->held, ASIDE_E_FETCH), ASIDE_OK);
+    aside_fetch_unref(knot->held);
+    return NULL;
+}
+
+static aside_status leave_y_to_another(aside_fetch *fetch, void *arg)
+{
+    struct knot *knot = (struct knot *)arg;
+    aside_value *dropped = NULL;
+    unsigned waiters = knot->kind == KNOT_JOINS ? 2 : 1; /* the callers of x and of y */
+    CHECK_STATUS(ask(knot->cache, "third", &knot->third), ASIDE_OK);
+    CHECK_STATUS(aside_value_wrap(knot, 1, ask_for_x, knot, &dropped), ASIDE_OK);
+    CHECK_STATUS(aside_fetch_give(fetch, dropped), ASIDE_OK);
+    knot->held = aside_fetch_ref(fetch);
+    knot->completer = thread_start(complete_y, knot);
+    WAIT_UNTIL(STAT(knot->cache, waiters_now) == waiters + 1);
+    return ASIDE_PENDING;
+}
+
+static aside_status ask_for_y(aside_fetch *fetch, void *arg)
+{
+    struct knot *knot = (struct knot *)arg;
+    struct caller caller;
+    gate_pass(&knot->gate);
+    caller_init(&caller, knot->cache, "y", leave_y_to_another, knot);
+    caller.call.cancel = knot->kind == KNOT_LEADS_AND_MAY_LEAVE ? knot->token : NULL;
+    knot->told = caller_run(&caller);
+    knot->outcome = caller.result.outcome;
+    atomic_store(&knot->x_was_told, true);
+    return aside_fetch_copy(fetch, "x", 1);
+}
+
+static void knot_init(struct knot *knot, enum knot_kind kind)
+{
+    static int context;
+    aside_options options = ageless_options();
+    options.fetch_threads = 1;
+    options.worker = (aside_worker){start_worker, stop_worker, &context};
+    memset(knot, 0, sizeof *knot);
+    knot->kind = kind;
+    knot->cache = open_cache(&options);
+    knot->token = token_new();
+    knot->way_out = token_new();
+    gate_init(&knot->gate);
+    source_init(&knot->third, "third", false);
+}
+
+static void knot_end(struct knot *knot)
+{
+    aside_cancel_unref(knot->token);
+    aside_cancel_unref(knot->way_out);
+    end_cache(knot->cache);
+}
+
+static void check_knot(enum knot_kind kind)
+{
+    struct knot knot;
+    bool stays = kind == KNOT_LEADS_AND_STAYS, joins = kind == KNOT_JOINS;
+    knot_init(&knot, kind);
+    caller_init(&knot.x, knot.cache, "x", ask_for_y, &knot);
+    caller_start(&knot.x);
+    gate_wait_arrived(&knot.gate, 1);
+    if (joins) {
+        caller_init(&knot.y, knot.cache, "y", leave_y_to_another, &knot);
+        caller_start(&knot.y);
+        WAIT_UNTIL(STAT(knot.cache, waiters_now) == 2 && STAT(knot.cache, queued_now) == 1);
+    }
+    gate_open(&knot.gate);
+    if (stays) { /* until the destructor leaves */
+        WAIT_UNTIL(STAT(knot.cache, waiters_now) == 3);
+        CHECK(!knot.x_was_told);
+        aside_cancel_fire(knot.way_out);
+    }
+    CHECK_STATUS(caller_join(&knot.x), ASIDE_OK);
+    caller_drop(&knot.x);
+    if (joins)
+        CHECK_STATUS(caller_join(&knot.y), ASIDE_E_FETCH);
+    thread_join(knot.completer);
+    CHECK_STATUS(knot.told, stays ? ASIDE_E_FETCH : ASIDE_E_DEADLOCK);
+    CHECK_INT(knot.outcome, stays ? ASIDE_OUTCOME_FETCHED : ASIDE_OUTCOME_NONE);
+    CHECK_STATUS(knot.told_destructor, stays ? ASIDE_E_CANCELLED : ASIDE_OK);
+    check_rest(knot.cache, joins ? 5 : 4);
+    check_usable(knot.cache, "y");
+    knot_end(&knot);
+}
+
+TEST(who_joins_a_fetch_runs_it_and_closes_a_ring_by_what_it_left_pending_is_told)
+{
+    check_knot(KNOT_JOINS);
+}
+
+TEST(who_leads_a_fetch_runs_it_and_closes_a_ring_by_what_it_left_pending_is_told_if_he_may_leave)
+{
+    check_knot(KNOT_LEADS_AND_MAY_LEAVE);
+}
+
+TEST(who_leads_a_fetch_and_cannot_leave_stays_though_what_he_left_pending_closes_a_ring)
+{
+    check_knot(KNOT_LEADS_AND_STAYS);
 }
 
 /* ---- deep, and at random ------------------------------------------------------------------------- */

@@ -5,6 +5,8 @@
  */
 #include "helpers.h"
 
+#include <aside/group.h>
+
 /* ---- the oracle ---------------------------------------------------------------------------------- */
 
 /* A value that carries its key, its version and a checksum over a body of changing length. */
@@ -429,6 +431,25 @@ static void read_without_record(aside_cache *cache, unsigned *lookups)
     *lookups += 9;
 }
 
+/* Sizes that are copied by words and those that are not; no byte behind the value is touched. */
+static void copy_without_record(aside_cache *cache, unsigned *lookups)
+{
+    char bytes[280], buffer[281];
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (char)('a' + i % 23);
+    for (size_t size = 0; size <= sizeof bytes; size++) {
+        size_t copied = 0;
+        memset(buffer, '.', sizeof buffer);
+        CHECK_STATUS(aside_set(cache, ASIDE_STR("sized"), bytes, size, ASIDE_FOREVER), ASIDE_OK);
+        CHECK_STATUS(aside_copy(cache, ASIDE_STR("sized"), buffer, sizeof buffer, &copied),
+                     ASIDE_OK);
+        CHECK_INT(copied, size);
+        CHECK(memcmp(buffer, bytes, size) == 0);
+        CHECK_INT(buffer[size], '.');
+        ++*lookups;
+    }
+}
+
 /* A hit is served; a flight needs a record. */
 static void ask_without_record(aside_cache *cache, unsigned *lookups)
 {
@@ -477,6 +498,7 @@ static void call_without_record(void)
     unsigned lookups = 0;
     aside_value *value;
     read_without_record(cache, &lookups);
+    copy_without_record(cache, &lookups);
     ask_without_record(cache, &lookups);
     write_without_record(cache, &clock, &lookups);
     aside_stats stats = test_stats(cache);
@@ -513,6 +535,46 @@ TEST(a_thread_whose_record_cannot_be_allocated_can_make_every_call_but_a_fetch)
     CHECK_STATUS(look(cache, "k"), ASIDE_MISS); /* so that the record there is is this thread's */
     end_cache(cache);
     thread_join(thread_start(call_while_memory_is_short, NULL));
+}
+
+static uint64_t refused_by(const aside_group *group)
+{
+    aside_stats stats;
+    memset(&stats, 0, sizeof stats);
+    stats.struct_size = sizeof stats;
+    CHECK_STATUS(aside_group_stats_get(group, &stats), ASIDE_OK);
+    CHECK_INT(stats.misses_led + stats.misses_joined, 0);
+    return stats.refused;
+}
+
+static void *ask_group_while_memory_is_short(void *group)
+{
+    struct source source;
+    aside_call call = {ASIDE_CALL, .fetch = source_fetch, .arg = &source};
+    aside_result result = ASIDE_RESULT_INIT;
+    source_init(&source, "v", false);
+    process_fail_alloc(1, true);
+    CHECK_STATUS(aside_group_do(group, ASIDE_STR("k"), &call, &result), ASIDE_E_NOMEM);
+    CHECK(result.value == NULL);
+    CHECK_INT(result.outcome, ASIDE_OUTCOME_NONE);
+    call.timeout_ms = ASIDE_NO_WAIT;
+    CHECK_STATUS(aside_group_do(group, ASIDE_STR("k"), &call, &result), ASIDE_MISS);
+    CHECK_STATUS(aside_group_forget(group, ASIDE_STR("k")), ASIDE_MISS);
+    CHECK_INT(refused_by(group), 1);
+    process_fail_alloc(0, false);
+    CHECK_INT(source.fetches, 0);
+    return NULL;
+}
+
+TEST(a_thread_whose_record_cannot_be_allocated_is_refused_by_a_group)
+{
+    aside_group *group = NULL;
+    aside_cache *cache = open_quiet();
+    CHECK_STATUS(look(cache, "k"), ASIDE_MISS); /* so that the record there is is this thread's */
+    CHECK_STATUS(aside_group_new(&group, NULL), ASIDE_OK);
+    thread_join(thread_start(ask_group_while_memory_is_short, group));
+    aside_group_unref(group);
+    end_cache(cache);
 }
 
 static void close_from_destructor(void *ptr, void *cache)

@@ -1713,3 +1713,19 @@ TEST(calls_with_tokens_leave_neither_bytes_of_their_cache_nor_descriptors_behind
     WAIT_UNTIL(ledger.live_blocks == 0);
     CHECK_INT(ledger.live_bytes, 0);
 }
+
+/* ---- no tokens ----------------------------------------------------------------------------------- */
+
+TEST(no_function_takes_something_that_is_no_token)
+{
+    static int64_t zeros[64];
+    aside_cancel *no_token = (aside_cancel *)zeros, *child = no_token;
+    int fd = 0;
+    CHECK_STATUS(aside_cancel_child(no_token, &child), ASIDE_E_INVALID);
+    CHECK(child == NULL);
+    CHECK_STATUS(aside_cancel_fd(no_token, &fd), ASIDE_E_INVALID);
+    CHECK_INT(fd, -1);
+    CHECK_STATUS(aside_cancel_set_deadline(no_token, 1000, NULL), ASIDE_E_INVALID);
+    for (size_t i = 0; i < COUNT_OF(zeros); i++)
+        CHECK_INT(zeros[i], 0);
+}

@@ -196,6 +196,86 @@ TEST(with_a_start_hook_every_fetch_runs_on_a_worker_with_its_own_context)
     CHECK_INT(pool.starts, 3);
 }
 
+/* What a worker does at its end, on its own thread, while another thread closes. */
+struct last_word {
+    aside_cache *cache;
+    pthread_key_t key;
+    struct gate gate;
+    _Atomic int closed;
+};
+
+static void close_as_well(void *arg)
+{
+    struct last_word *last = (struct last_word *)arg;
+    gate_pass(&last->gate);
+    CHECK_STATUS(aside_close(last->cache), ASIDE_OK);
+    atomic_fetch_add(&last->closed, 1);
+}
+
+static aside_status start_with_context(void *ctx, void **worker)
+{
+    *worker = ctx;
+    return ASIDE_OK;
+}
+
+static void stop_and_close(void *ctx, void *worker)
+{
+    CHECK(worker == ctx);
+    close_as_well(worker);
+}
+
+static aside_status start_with_destructor(void *ctx, void **worker)
+{
+    struct last_word *last = (struct last_word *)ctx;
+    *worker = ctx;
+    return pthread_setspecific(last->key, last) == 0 ? ASIDE_OK : ASIDE_E_NOMEM;
+}
+
+static void *close_main(void *cache)
+{
+    CHECK_STATUS(aside_close((aside_cache *)cache), ASIDE_OK);
+    return NULL;
+}
+
+static void check_last_word(struct last_word *last, const aside_worker *worker)
+{
+    struct source source;
+    aside_options options = quiet_options();
+    options.worker = *worker;
+    options.worker.ctx = last;
+    options.close_wait_ms = ASIDE_FOREVER;
+    last->cache = open_cache(&options);
+    last->closed = 0;
+    gate_init(&last->gate);
+    source_init(&source, "v", false);
+    CHECK_STATUS(ask(last->cache, "k", &source), ASIDE_OK);
+    pthread_t first = thread_start(close_main, last->cache);
+    gate_wait_arrived(&last->gate, 1);
+    CHECK_STATUS(aside_health(last->cache), ASIDE_E_CLOSED);
+    gate_open(&last->gate);
+    thread_join(first);
+    CHECK_INT(last->closed, 1);
+    aside_unref(last->cache);
+}
+
+TEST(a_stop_hook_may_close_and_waits_not_for_who_waits_for_its_worker)
+{
+    struct last_word last;
+    const aside_worker worker = {start_with_context, stop_and_close, NULL};
+    for (int round = 0; round < 20; round++)
+        check_last_word(&last, &worker);
+}
+
+TEST(a_thread_specific_destructor_of_a_worker_may_close_and_waits_not_for_who_joins_it)
+{
+    struct last_word last;
+    const aside_worker worker = {start_with_destructor, NULL, NULL};
+    CHECK_INT(pthread_key_create(&last.key, close_as_well), 0);
+    for (int round = 0; round < 20; round++)
+        check_last_word(&last, &worker);
+    CHECK_INT(pthread_key_delete(last.key), 0);
+}
+
 static aside_status exits_the_worker(aside_fetch *fetch, void *arg)
 {
     (void)fetch, (void)arg;
@@ -261,6 +341,25 @@ TEST(a_nested_fetch_in_a_pool_of_one_runs_with_that_workers_context)
     CHECK_INT(pool.starts, 1);
     end_cache(cache);
     WAIT_UNTIL(pool.stops == 1);
+}
+
+static aside_status asks_for_its_end(aside_fetch *fetch, void *arg)
+{
+    aside_cache *cache = (aside_cache *)arg;
+    (void)ask_inline(cache, "inner", exits_the_worker, NULL);
+    return aside_fetch_copy(fetch, "never", 5);
+}
+
+/* The only worker runs the inner fetch itself, which ends it. */
+TEST(a_lookup_is_counted_though_the_fetch_that_it_runs_for_lack_of_a_worker_ends_its_thread)
+{
+    struct pool pool = {0};
+    aside_cache *cache = open_with_pool(&pool, 1);
+    CHECK_STATUS(ask_inline(cache, "outer", asks_for_its_end, cache), ASIDE_E_ABANDONED);
+    WAIT_UNTIL(pool.stops == 1);
+    CHECK_INT(STAT(cache, misses_led), 2);
+    CHECK_INT(STAT(cache, misses_joined), 0);
+    end_cache(cache);
 }
 
 /* ---- threads that can not be created ------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  * The parent stays single-threaded and never calls the library. It forks a child a test, each in a
  * process group of its own, so that whatever a test leaves behind can be removed with it.
  */
+#include "children.h"
 #include "internal.h"
 
 #include <errno.h>
@@ -18,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DEFAULT_LIMIT_S = 60, EXIT_SKIPPED = 77 };
+enum { DEFAULT_LIMIT_S = 60 };
 
 static struct test *tests;
 static struct test **tests_end = &tests;
@@ -324,10 +325,13 @@ int main(int argc, char **argv)
 /* ---- what the sanitizers are told ---------------------------------------------------------------- */
 
 #if UNDER_TSAN
+#define TSAN_DEFAULTS                                                                              \
+    "die_after_fork=0:second_deadlock_stack=1:allocator_may_return_null=1:history_size=4"
+/* Called before ThreadSanitizer works: nothing may be called or read here. */
 const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
-    return "die_after_fork=0:second_deadlock_stack=1:allocator_may_return_null=1:history_size=4";
+    return &search_no_deadlocks ? TSAN_DEFAULTS ":detect_deadlocks=0" : TSAN_DEFAULTS;
 }
 #endif
 #if UNDER_ASAN
@@ -335,6 +339,12 @@ const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
     return "detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1";
+}
+/* What the parent's threads hold is lost to their child. */
+int __lsan_is_turned_off(void);
+int __lsan_is_turned_off(void)
+{
+    return in_child || &search_no_leaks;
 }
 const char *__ubsan_default_options(void);
 const char *__ubsan_default_options(void)

@@ -5,30 +5,11 @@
 #define ASIDE_TEST_HARNESS_INTERNAL_H
 
 #include "harness.h"
+#include "sanitizers.h"
 
 #include <sys/types.h>
 
-#if defined(__SANITIZE_THREAD__)
-#define UNDER_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define UNDER_TSAN 1
-#endif
-#endif
-#ifndef UNDER_TSAN
-#define UNDER_TSAN 0
-#endif
-
-#if defined(__SANITIZE_ADDRESS__)
-#define UNDER_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define UNDER_ASAN 1
-#endif
-#endif
-#ifndef UNDER_ASAN
-#define UNDER_ASAN 0
-#endif
+enum { EXIT_SKIPPED = 77 };
 
 /* A bijection of 64 bits whose output looks random (Steele et al. 2014, SplitMix64). */
 static inline uint64_t mix64(uint64_t z)
@@ -50,7 +31,7 @@ _Noreturn void harness_exit_now(int status);
 
 /* In a test's process: a stack when it crashes, and one a thread when the parent asks. */
 void stacks_install(void);
-/* In the parent: prints the stack of every thread of pid, by gdb where there is one. */
+/* In its parent: prints the stack of every thread of pid, by gdb where there is one. */
 void stacks_print_of(pid_t pid);
 
 #endif

@@ -13,6 +13,7 @@
 #include <execinfo.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_FRAMES = 64, MOST_THREADS = 2048, GDB_S = 40, DUMP_NAP_NS = 30000000 };
+enum { MOST_FRAMES = 64, MOST_THREADS = 2048, GDB_S = 40, NAP_NS = 30000000 };
 
 static int dump_signal(void)
 {
@@ -126,35 +127,59 @@ static void print_task(pid_t pid, pid_t tid)
             state && state[1] ? state[2] : '?', channel);
 }
 
-/* Of an exec'ed gdb; killed when it takes too long. */
+/* A process that takes too long is killed. */
+static bool ends_well(pid_t pid)
+{
+    const struct timespec nap = {0, NAP_NS};
+    int64_t give_up_ns = test_now_ns() + GDB_S * INT64_C(1000000000);
+    int status = 0;
+
+    while (waitpid(pid, &status, WNOHANG) != pid) {
+        if (test_now_ns() > give_up_ns)
+            kill(pid, SIGKILL);
+        nanosleep(&nap, NULL);
+    }
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/* posix_spawn() runs no handlers of forks, which may be what hangs. */
+static bool spawn(const char *const *words, pid_t *pid)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none;
+
+    sigemptyset(&none);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+    int error = posix_spawnp(pid, words[0], &actions, &attributes, (char *const *)words, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    return error == 0;
+}
+
 static bool gdb_prints(pid_t pid)
 {
     char number[16];
-    int status;
+    const char *const words[] = {"gdb",  "-nx",
+                                 "-q",   "-batch",
+                                 "-iex", "set debuginfod enabled off",
+                                 "-p",   number,
+                                 "-ex",  "thread apply all backtrace 40",
+                                 NULL};
+    pid_t gdb;
 
     snprintf(number, sizeof number, "%d", (int)pid);
-    pid_t gdb = fork();
-    if (gdb < 0)
-        return false;
-    if (gdb == 0) {
-        sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-        alarm(GDB_S);
-        dup2(STDERR_FILENO, STDOUT_FILENO);
-        execlp("gdb", "gdb", "-nx", "-q", "-batch", "-iex", "set debuginfod enabled off", "-p",
-               number, "-ex", "thread apply all backtrace 40", (char *)NULL);
-        _exit(127);
-    }
-    if (waitpid(gdb, &status, 0) != gdb)
-        return false;
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    return spawn(words, &gdb) && ends_well(gdb);
 }
 
 void stacks_print_of(pid_t pid)
 {
     static pid_t tids[MOST_THREADS];
-    const struct timespec nap = {0, DUMP_NAP_NS};
+    const struct timespec nap = {0, NAP_NS};
     int count = tasks_of(pid, tids);
 
     for (int i = 0; i < count; i++)

@@ -6,6 +6,7 @@
  * This program has the library in it as well, so what is looked up belongs to the shared one alone.
  */
 #include "harness.h"
+#include "sanitizers.h"
 
 #include <aside/group.h>
 #include <dlfcn.h>
@@ -16,17 +17,6 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 #define ROUNDS 100
 

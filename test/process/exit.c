@@ -8,6 +8,7 @@
  * A hundred rounds each; `--rounds 10` makes them a thousand.
  */
 #include "harness.h"
+#include "sanitizers.h"
 
 #include <aside/group.h>
 #include <fcntl.h>
@@ -21,22 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
-
-#if defined(__SANITIZE_THREAD__)
-#define ROUNDS 10 /* at each exit() ThreadSanitizer sleeps for a second */
-#else
-#define ROUNDS 100
-#endif
+#define ROUNDS (UNDER_TSAN ? 10 : 100) /* at each exit() ThreadSanitizer sleeps for a second */
 #define KEYS 64
 
 /* Who calls exit(). */
@@ -328,15 +314,11 @@ static void close_at_exit(void)
 }
 
 /*
- * The leak checker asks it, where there is one. It does not find what only an index leads to, as the
- * addresses there share a word with bits of the hash; and a cache that is closed while its readers are
- * in the middle of a look keeps that until the last reference, which nobody here gives back.
+ * The leak checker does not find what only an index leads to, as the addresses there share a word with
+ * bits of the hash; and a cache that is closed while its readers are in the middle of a look keeps that
+ * until the last reference, which nobody here gives back.
  */
-int __lsan_is_turned_off(void);
-int __lsan_is_turned_off(void)
-{
-    return 1;
-}
+SEARCH_NO_LEAKS;
 
 /* ---- how it ends --------------------------------------------------------------------------------- */
 

@@ -2,189 +2,18 @@
  * fork.c -- P4: a cache or group that was opened before fork() works in the parent, which does not
  * notice, and in the child: it has the entries, none of the flights, and makes its threads anew when
  * it needs them. What cannot cross says ASIDE_E_FORKED there. Nobody hangs.
- *
- * What a child has to say goes through a pipe to the test, which fails with it. A child that has made
- * all its checks ends with a status of its own, CHILD_DONE: one that vanishes before does not pass.
  */
+#include "children.h"
 #include "contract/helpers.h"
+#include "sanitizers.h"
 
 #include <aside/group.h>
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <poll.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define UNDER_ASAN 1
-#elif defined(__SANITIZE_THREAD__)
-#define UNDER_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define UNDER_ASAN 1
-#elif __has_feature(thread_sanitizer)
-#define UNDER_TSAN 1
-#endif
-#endif
-#ifndef UNDER_ASAN
-#define UNDER_ASAN 0
-#endif
-#ifndef UNDER_TSAN
-#define UNDER_TSAN 0
-#endif
-
-/*
- * What the sanitizers do not live through: AddressSanitizer takes none of its allocator's locks before
- * a fork, so the child of a process whose threads allocate may hang in malloc(). ThreadSanitizer takes
- * a thread of the child for one of the parent's, if it has its address, and ends the process; and its
- * search for deadlocks ends one that holds more than 64 mutexes.
- */
-#define SANITIZED (UNDER_ASAN || UNDER_TSAN)
-
-extern char **environ;
-
-#if UNDER_TSAN
-/* The program begins anew without that search. */
-__attribute__((constructor)) static void turn_deadlock_search_off(int argc, char **argv)
-{
-    char options[1024];
-    const char *given = getenv("TSAN_OPTIONS");
-    (void)argc;
-    if (given && strstr(given, "detect_deadlocks"))
-        return;
-    snprintf(options, sizeof options, "%s%sdetect_deadlocks=0", given ? given : "",
-             given && *given ? ":" : "");
-    setenv("TSAN_OPTIONS", options, 1);
-    execv("/proc/self/exe", argv);
-}
-#endif
-
-/* ---- children ------------------------------------------------------------------------------------ */
-
-enum { CHILD_DONE = 42, CHILD_SKIPS = 77, HUNG_S = 30, GUARD_S = 240 };
-
-struct child {
-    pid_t pid;
-    int said; /* what it writes to stderr */
-};
-
-static bool in_child;
-
-/* The leak checker asks it: what the parent's threads hold is lost to their child. */
-int __lsan_is_turned_off(void);
-int __lsan_is_turned_off(void)
-{
-    return in_child;
-}
-
-/* pid 0 in the child. Any thread may call it. */
-static struct child child_fork(void)
-{
-    struct child child;
-    int ends[2];
-    CHECK(pipe2(ends, O_CLOEXEC) == 0);
-    fflush(NULL);
-    child.pid = fork();
-    CHECK(child.pid >= 0);
-    child.said = ends[0];
-    if (child.pid > 0) {
-        close(ends[1]);
-        fcntl(ends[0], F_SETFL, O_NONBLOCK);
-        return child;
-    }
-    in_child = true;
-    perturb(0);
-    alarm(GUARD_S); /* should the parent die */
-    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
-    dup2(ends[1], STDERR_FILENO);
-    close(ends[0]);
-    close(ends[1]);
-    return child;
-}
-
-extern void __gcov_dump(void) __attribute__((weak));
-
-static _Noreturn void child_done(void)
-{
-    if (__gcov_dump)
-        __gcov_dump();
-    _exit(CHILD_DONE);
-}
-
-/* posix_spawn() runs no fork handlers, which may be what hangs. */
-static void print_stacks(pid_t pid)
-{
-    char number[16];
-    char *const arguments[] = {
-        (char *)"gdb", (char *)"-nx", (char *)"-q",  (char *)"-batch",
-        (char *)"-p",  number,        (char *)"-ex", (char *)"thread apply all backtrace 40",
-        NULL};
-    posix_spawn_file_actions_t actions;
-    pid_t gdb;
-    int status;
-    snprintf(number, sizeof number, "%d", (int)pid);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-    if (posix_spawnp(&gdb, "gdb", &actions, NULL, arguments, environ) == 0)
-        waitpid(gdb, &status, 0);
-    posix_spawn_file_actions_destroy(&actions);
-}
-
-/* The text that has come so far; what is too much of it is thrown away. */
-static void listen_to(const struct child *child, char *text, size_t size)
-{
-    char more[512];
-    size_t length = strlen(text);
-    ssize_t got;
-    while ((got = read(child->said, more, sizeof more)) > 0) {
-        size_t taken = (size_t)got < size - 1 - length ? (size_t)got : size - 1 - length;
-        memcpy(text + length, more, taken);
-        length += taken;
-        text[length] = '\0';
-    }
-}
-
-static void skip_if_confused(const char *text)
-{
-    if (UNDER_TSAN && strstr(text, "dup thread with used id"))
-        test_skip("ThreadSanitizer takes a thread of the child for one of the parent's");
-}
-
-/* Waits for the end of a child, who is to end with this status. */
-static void child_end(const struct child *child, int expected)
-{
-    char text[8192] = "", why[64];
-    int status = 0;
-    int64_t give_up_ns = test_now_ns() + HUNG_S * INT64_C(1000000000);
-    while (waitpid(child->pid, &status, WNOHANG) != child->pid) {
-        listen_to(child, text, sizeof text);
-        if (test_now_ns() > give_up_ns) {
-            fprintf(stderr, "what the child said:\n%s\n", text);
-            print_stacks(child->pid);
-            kill(child->pid, SIGKILL);
-            test_fail(__FILE__, __LINE__, "a child ends", "it hangs");
-        }
-        test_yield();
-    }
-    listen_to(child, text, sizeof text);
-    close(child->said);
-    bool reported = strstr(text, "WARNING: ThreadSanitizer") != NULL;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == expected && !reported)
-        return;
-    skip_if_confused(text);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == CHILD_SKIPS)
-        test_skip("a child of the child was skipped");
-    if (WIFSIGNALED(status))
-        snprintf(why, sizeof why, "signal %d", WTERMSIG(status));
-    else
-        snprintf(why, sizeof why, "status %d, expected %d", WEXITSTATUS(status), expected);
-    fprintf(stderr, "what the child said:\n%s\n", text);
-    test_fail(__FILE__, __LINE__, "a child ends well", why);
-}
+SEARCH_NO_DEADLOCKS;
 
 /* A child that makes these checks and ends. */
 static void in_a_child(void (*checks)(void *), void *arg)
@@ -235,18 +64,6 @@ static void check_filled(aside_cache *cache)
     CHECK_INT(never.fetches, 0);
 }
 
-/* One call by a worker. */
-static aside_status ask_worker(aside_cache *cache, const char *key, struct source *source)
-{
-    aside_cancel *token = token_new();
-    struct caller caller;
-    caller_ask(&caller, cache, key, source, token);
-    aside_status status = caller_run(&caller);
-    caller_drop(&caller);
-    aside_cancel_unref(token);
-    return status;
-}
-
 /* Everything works, on this thread alone. */
 static void use_cache(aside_cache *cache)
 {
@@ -282,11 +99,6 @@ static void close_here(aside_cache *cache)
     CHECK_STATUS(aside_close(cache), ASIDE_OK);
     CHECK_INT(aside_count(cache), 0);
     CHECK_INT(source.fetches, 0);
-}
-
-static void wait_for_no_threads(void)
-{
-    WAIT_UNTIL(process_threads_named("aside-") == 0);
 }
 
 /* Threads of the library's that do not sleep. */
@@ -2254,6 +2066,7 @@ TEST(a_fork_at_any_point_of_a_close_leaves_a_cache_that_can_be_closed)
             sched_yield();
         struct child child = child_fork();
         if (child.pid == 0) {
+            perturb(0);
             if (!SANITIZED)
                 close_first_thing(closing.cache);
             child_done();
@@ -2272,7 +2085,7 @@ static void expect_ok(int from)
 {
     char text[4096] = "";
     size_t length = 0;
-    int64_t give_up_ns = test_now_ns() + HUNG_S * INT64_C(1000000000);
+    int64_t give_up_ns = test_now_ns() + child_patience_ns();
     for (;;) {
         struct pollfd poll_fd = {from, POLLIN, 0};
         if (test_now_ns() > give_up_ns)
@@ -2286,14 +2099,14 @@ static void expect_ok(int from)
         text[length] = '\0';
     }
     close(from);
-    skip_if_confused(text);
+    child_skip_if_confused(text);
     if (strcmp(text, "ok") != 0)
         test_fail(__FILE__, __LINE__, "the daemon's work", text);
 }
 
 static _Noreturn void work_as_daemon(aside_cache *cache, int report)
 {
-    alarm(GUARD_S);
+    child_guard();
     dup2(report, STDERR_FILENO);
     check_filled(cache);
     use_cache(cache);
@@ -2696,6 +2509,12 @@ static void check_call(aside_status status, aside_value *value, unsigned key)
     aside_value_unref(value);
 }
 
+static aside_status visit_busy(struct busy *busy, unsigned key)
+{
+    atomic_fetch_add(&busy->lookups, 1);
+    return aside_visit(busy->cache, &key, sizeof key, check_stamped, &key);
+}
+
 /* One of many operations; whatever it finds is whole, and of its key. */
 static void turn(struct busy *busy)
 {
@@ -2713,10 +2532,7 @@ static void turn(struct busy *busy)
             check_stamped(&stamped, size, &key);
         atomic_fetch_add(&busy->lookups, 1);
         break;
-    case 1:
-        status = aside_visit(busy->cache, &key, sizeof key, check_stamped, &key);
-        atomic_fetch_add(&busy->lookups, 1);
-        break;
+    case 1: status = visit_busy(busy, key); break;
     case 2:
         status = aside_get(busy->cache, &key, sizeof key, &value);
         check_call(status, value, key);
@@ -2773,6 +2589,7 @@ static void busy_begin(struct busy *busy)
         memset(&options.alloc, 0, sizeof options.alloc);
     busy->group = group_open(&options);
     busy->token = token_new();
+    (void)visit_busy(busy, 0); /* the thread that forks has its counters by then */
     perturb(test_random() | 1);
     for (int i = 0; i < BUSY_THREADS; i++)
         busy->threads[i] = thread_start(busy_main, busy);
@@ -2800,14 +2617,14 @@ static void busy_end(struct busy *busy)
     wait_for_no_threads();
 }
 
-/* Nothing that needs memory or a thread. */
+/* Nothing that needs memory or a thread, if this thread has visited the cache before the fork. */
 static void read_busy(struct busy *busy)
 {
     CHECK_INT(STAT(busy->cache, flights_now), 0);
     CHECK_INT(GSTAT(busy->group, flights_now), 0);
     CHECK_INT(STAT(busy->cache, entries), aside_count(busy->cache));
     for (unsigned key = 0; key < BUSY_KEYS; key++) {
-        aside_status status = aside_visit(busy->cache, &key, sizeof key, check_stamped, &key);
+        aside_status status = visit_busy(busy, key);
         CHECK(status == ASIDE_OK || status == ASIDE_MISS);
     }
 }
@@ -2843,6 +2660,7 @@ static void close_busy(struct busy *busy)
 
 static _Noreturn void be_a_child(struct busy *busy, uint64_t way)
 {
+    perturb(0);
     if (SANITIZED) {
         read_busy(busy);
         child_done();
@@ -2911,6 +2729,7 @@ TEST_LIMIT(a_busy_process_may_fork_a_thousand_times, 240)
 static void *fork_main(void *arg)
 {
     struct busy *busy = (struct busy *)arg;
+    (void)visit_busy(busy, 0);
     for (long round = test_rounds(15); round > 0; round--) {
         uint64_t way = test_random();
         turn(busy);

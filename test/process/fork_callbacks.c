@@ -3,69 +3,22 @@
  * something: hooks, destructors, fetches inside fetches. The child comes back into what its parent
  * was doing and goes on; the parent does not notice.
  *
- * As in fork.c a child says what it has to say through a pipe, and one that has made all its checks
- * ends with CHILD_DONE. Where it is a thread of the library's that forks, the child ends with it, and
- * makes its checks as it exits. (ThreadSanitizer has left by then: under it such a child just exits.)
+ * Where it is a thread of the library's that forks, the child ends with it, and makes its checks as it
+ * exits. (ThreadSanitizer has left by then: under it such a child just exits.)
  */
+#include "children.h"
 #include "contract/helpers.h"
+#include "sanitizers.h"
 
 #include <aside/group.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
-#if defined(__SANITIZE_THREAD__)
-#define UNDER_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define UNDER_TSAN 1
-#endif
-#endif
-#ifndef UNDER_TSAN
-#define UNDER_TSAN 0
-#endif
-
-#if UNDER_TSAN
-/* Its search for deadlocks ends a process that holds more than 64 mutexes, as a fork does: the program
- * begins anew without. */
-__attribute__((constructor)) static void turn_deadlock_search_off(int argc, char **argv)
-{
-    char options[1024];
-    const char *given = getenv("TSAN_OPTIONS");
-    (void)argc;
-    if (given && strstr(given, "detect_deadlocks"))
-        return;
-    snprintf(options, sizeof options, "%s%sdetect_deadlocks=0", given ? given : "",
-             given && *given ? ":" : "");
-    setenv("TSAN_OPTIONS", options, 1);
-    execv("/proc/self/exe", argv);
-}
-#endif
+SEARCH_NO_DEADLOCKS;
 
 /* ---- children ------------------------------------------------------------------------------------ */
-
-enum { CHILD_DONE = 42, HUNG_S = 20, GUARD_S = 120 };
-
-struct child {
-    pid_t pid;
-    int said; /* what it writes to stderr */
-};
-
-static bool in_child;
 
 /* What a child does that ends with a thread of the library's. */
 static void (*last_checks)(void *);
 static void *last_argument;
-
-extern void __gcov_dump(void) __attribute__((weak));
-
-static _Noreturn void child_done(void)
-{
-    if (__gcov_dump)
-        __gcov_dump();
-    _exit(CHILD_DONE);
-}
 
 static void *make_last_checks(void *arg)
 {
@@ -90,86 +43,18 @@ static void at_exit_of_a_child(void (*checks)(void *), void *arg)
     registered = true;
 }
 
-/* pid 0 in the child. Any thread may call it. */
-static struct child child_fork(void)
-{
-    struct child child;
-    int ends[2];
-    CHECK(!in_child);
-    CHECK(pipe2(ends, O_CLOEXEC) == 0);
-    fflush(NULL);
-    child.pid = fork();
-    CHECK(child.pid >= 0);
-    child.said = ends[0];
-    if (child.pid > 0) {
-        close(ends[1]);
-        fcntl(ends[0], F_SETFL, O_NONBLOCK);
-        return child;
-    }
-    in_child = true;
-    prctl(PR_SET_NAME, "forked"); /* no worker, or reaper, any more */
-    alarm(GUARD_S);               /* should the parent die */
-    dup2(ends[1], STDERR_FILENO);
-    close(ends[0]);
-    close(ends[1]);
-    return child;
-}
-
-/* What has come so far; what is too much of it is thrown away. */
-static void listen_to(const struct child *child, char *text, size_t size)
-{
-    char more[512];
-    size_t length = strlen(text);
-    ssize_t got;
-    while ((got = read(child->said, more, sizeof more)) > 0) {
-        size_t taken = (size_t)got < size - 1 - length ? (size_t)got : size - 1 - length;
-        memcpy(text + length, more, taken);
-        length += taken;
-        text[length] = '\0';
-    }
-}
-
-/* Waits for a child, who has made all its checks. */
-static void child_end(const struct child *child)
-{
-    char text[8192] = "", why[64] = "it hangs";
-    int status = 0;
-    int64_t give_up_ns = test_now_ns() + HUNG_S * INT64_C(1000000000);
-    CHECK(child->pid > 0);
-    while (waitpid(child->pid, &status, WNOHANG) != child->pid) {
-        listen_to(child, text, sizeof text);
-        if (test_now_ns() > give_up_ns) {
-            kill(child->pid, SIGKILL);
-            fprintf(stderr, "what the child said:\n%s\n", text);
-            test_fail(__FILE__, __LINE__, "a child ends", why);
-        }
-        test_yield();
-    }
-    listen_to(child, text, sizeof text);
-    close(child->said);
-    bool reported = strstr(text, "WARNING: ThreadSanitizer") != NULL;
-    bool exits = UNDER_TSAN && last_checks != NULL && status == 0;
-    if (((WIFEXITED(status) && WEXITSTATUS(status) == CHILD_DONE) || exits) && !reported)
-        return;
-    if (UNDER_TSAN && strstr(text, "dup thread with used id"))
-        test_skip("ThreadSanitizer takes a thread of the child for one of the parent's");
-    if (WIFSIGNALED(status))
-        snprintf(why, sizeof why, "signal %d", WTERMSIG(status));
-    else
-        snprintf(why, sizeof why, "status %d, expected %d", WEXITSTATUS(status), CHILD_DONE);
-    fprintf(stderr, "what the child said:\n%s\n", text);
-    test_fail(__FILE__, __LINE__, "a child ends well", why);
-}
-
 /* Forks once, the first time: whatever comes after that, in either process, does not. */
 struct forker {
     _Atomic bool armed, forked;
+    pthread_t test; /* its thread */
+    bool elsewhere; /* another forks, one of the library's */
     struct child child;
 };
 
 static void forker_init(struct forker *forker)
 {
     memset(forker, 0, sizeof *forker);
+    forker->test = pthread_self();
     forker->armed = true;
 }
 
@@ -177,6 +62,8 @@ static bool fork_once(struct forker *forker)
 {
     if (!atomic_exchange(&forker->armed, false))
         return false;
+    CHECK(!in_child);
+    forker->elsewhere = !pthread_equal(forker->test, pthread_self());
     forker->child = child_fork();
     atomic_store(&forker->forked, true);
     return true;
@@ -185,21 +72,10 @@ static bool fork_once(struct forker *forker)
 static void forker_end(struct forker *forker)
 {
     WAIT_UNTIL(atomic_load(&forker->forked));
-    child_end(&forker->child);
+    child_end(&forker->child, UNDER_TSAN && forker->elsewhere ? 0 : CHILD_DONE);
 }
 
 /* ---- use ----------------------------------------------------------------------------------------- */
-
-static aside_status ask_worker(aside_cache *cache, const char *key, struct source *source)
-{
-    aside_cancel *token = token_new();
-    struct caller caller;
-    caller_ask(&caller, cache, key, source, token);
-    aside_status status = caller_run(&caller);
-    caller_drop(&caller);
-    aside_cancel_unref(token);
-    return status;
-}
 
 static void check_at_rest(aside_cache *cache)
 {
@@ -235,11 +111,6 @@ static void wait_for_rest(aside_cache *cache)
     check_at_rest(cache);
 }
 
-static void wait_for_no_threads(void)
-{
-    WAIT_UNTIL(process_threads_named("aside-") == 0);
-}
-
 /* The child has all that its parent has, but for what was under way. */
 static void go_on_in_child(aside_cache *cache)
 {
@@ -268,14 +139,6 @@ static aside_cache *open_with_ledger(struct ledger *ledger)
     aside_options options = quiet_options();
     options.alloc = ledger_init(ledger);
     return open_cache(&options);
-}
-
-static aside_status give(aside_fetch *fetch, void (*free_fn)(void *ptr, void *ctx), void *ctx)
-{
-    static char thing;
-    aside_value *value = NULL;
-    CHECK_STATUS(aside_value_wrap(&thing, 1, free_fn, ctx, &value), ASIDE_OK);
-    return aside_fetch_give(fetch, value);
 }
 
 /* ---- worker.stop --------------------------------------------------------------------------------- */
@@ -324,13 +187,6 @@ static void fork_in_stop(void *ctx, void *worker)
     last_checks = do_nothing;
 }
 
-static aside_status end_the_thread(aside_fetch *fetch, void *arg)
-{
-    (void)fetch;
-    (void)arg;
-    pthread_exit(NULL);
-}
-
 /* A worker that a fetch ends is stopped while its cache is open. */
 static void check_fork_in_stop(bool closing, bool at_once)
 {
@@ -368,10 +224,45 @@ TEST(a_fork_in_the_stop_hook_of_a_worker)
         check_fork_in_stop(way & 1, way & 2);
 }
 
+/* ---- a call on the way of which user code forks -------------------------------------------------- */
+
+struct scene {
+    struct forker forker;
+    struct ledger ledger;
+    aside_cache *cache;
+    aside_cancel *token; /* NULL: the fetch runs on this thread */
+    struct caller caller;
+};
+
+static void scene_begin(struct scene *scene, bool by_worker, aside_fetch_fn *fetch, void *arg)
+{
+    forker_init(&scene->forker);
+    scene->cache = open_with_ledger(&scene->ledger);
+    scene->token = by_worker ? token_new() : NULL;
+    caller_init(&scene->caller, scene->cache, "k", fetch, arg);
+    scene->caller.call.cancel = scene->token;
+    at_exit_of_a_child(go_on_at_exit, scene->cache);
+}
+
+static _Noreturn void scene_end_in_child(struct scene *scene)
+{
+    go_on_in_child(scene->cache);
+    child_done();
+}
+
+static void scene_end(struct scene *scene)
+{
+    caller_drop(&scene->caller);
+    forker_end(&scene->forker);
+    go_on_in_parent(scene->cache);
+    aside_cancel_unref(scene->token);
+    WAIT_UNTIL(scene->ledger.live_blocks == 0);
+}
+
 /* ---- arguments ----------------------------------------------------------------------------------- */
 
 struct arguments {
-    struct forker forker;
+    struct scene scene;
     bool forks_at_retain;
     _Atomic int retained, released;
 };
@@ -381,7 +272,7 @@ static void retain(void *arg)
     struct arguments *arguments = (struct arguments *)arg;
     atomic_fetch_add(&arguments->retained, 1);
     if (arguments->forks_at_retain)
-        (void)fork_once(&arguments->forker);
+        (void)fork_once(&arguments->scene.forker);
 }
 
 static void release(void *arg)
@@ -389,7 +280,7 @@ static void release(void *arg)
     struct arguments *arguments = (struct arguments *)arg;
     atomic_fetch_add(&arguments->released, 1);
     if (!arguments->forks_at_retain)
-        (void)fork_once(&arguments->forker);
+        (void)fork_once(&arguments->scene.forker);
 }
 
 static aside_status answer(aside_fetch *fetch, void *arg)
@@ -398,42 +289,39 @@ static aside_status answer(aside_fetch *fetch, void *arg)
     return aside_fetch_copy(fetch, "v", 1);
 }
 
+/* What the argument was kept for is over when it is released. */
+static _Noreturn void check_argument_in_child(struct arguments *arguments)
+{
+    struct scene *scene = &arguments->scene;
+    bool kept = !arguments->forks_at_retain;
+    CHECK_STATUS(scene->caller.status, kept ? ASIDE_OK : ASIDE_E_FORKED);
+    caller_drop(&scene->caller);
+    CHECK_INT(arguments->retained, 1);
+    CHECK(!kept || arguments->released == 1);
+    CHECK(!kept || holds(scene->cache, "k", "v"));
+    CHECK(STAT(scene->cache, bytes) < 1 << 20);
+    scene_end_in_child(scene);
+}
+
 static void check_fork_with_argument(bool forks_at_retain, bool by_worker)
 {
     struct arguments arguments;
-    struct ledger ledger;
-    struct caller caller;
-    aside_cancel *token = token_new();
-    aside_cache *cache = open_with_ledger(&ledger);
+    struct scene *scene = &arguments.scene;
     memset(&arguments, 0, sizeof arguments);
-    forker_init(&arguments.forker);
+    scene_begin(scene, by_worker, answer, &arguments);
     arguments.forks_at_retain = forks_at_retain;
-    at_exit_of_a_child(go_on_at_exit, cache);
-    caller_init(&caller, cache, "k", answer, &arguments);
-    caller.call.arg_retain = retain;
-    caller.call.arg_release = release;
-    caller.call.cancel = by_worker ? token : NULL;
-    caller_run(&caller);
-    if (in_child) { /* what the argument was kept for is over when it is released */
-        CHECK_STATUS(caller.status, forks_at_retain ? ASIDE_E_FORKED : ASIDE_OK);
-        caller_drop(&caller);
-        CHECK_INT(arguments.retained, 1);
-        CHECK(forks_at_retain || arguments.released == 1);
-        CHECK(forks_at_retain || holds(cache, "k", "v"));
-        CHECK(STAT(cache, bytes) < 1 << 20);
-        go_on_in_child(cache);
-        child_done();
-    }
-    CHECK_STATUS(caller.status, ASIDE_OK);
-    CHECK(value_is(caller.result.value, "v"));
-    WAIT_UNTIL(arguments.released == 1 && atomic_load(&arguments.forker.forked));
-    caller_drop(&caller);
+    scene->caller.call.arg_retain = retain;
+    scene->caller.call.arg_release = release;
+    caller_run(&scene->caller);
+    if (in_child)
+        check_argument_in_child(&arguments);
+    CHECK_STATUS(scene->caller.status, ASIDE_OK);
+    CHECK(value_is(scene->caller.result.value, "v"));
+    WAIT_UNTIL(arguments.released == 1 && atomic_load(&scene->forker.forked));
     CHECK_INT(arguments.retained, 1);
-    forker_end(&arguments.forker);
-    go_on_in_parent(cache);
+    scene_end(scene);
+    CHECK_INT(arguments.retained, 1);
     CHECK_INT(arguments.released, 1);
-    aside_cancel_unref(token);
-    WAIT_UNTIL(ledger.live_blocks == 0);
 }
 
 TEST(a_fork_as_an_argument_is_retained)
@@ -451,26 +339,32 @@ TEST(a_fork_as_an_argument_is_released)
 /* ---- destructors --------------------------------------------------------------------------------- */
 
 struct discarding {
-    struct forker forker;
+    struct forker *forker;
     aside_cache *cache; /* or */
     aside_group *group;
     bool by_worker;
 };
 
-static uint64_t waiters_of_group(const aside_group *group)
+static aside_stats group_stats(const aside_group *group)
 {
     aside_stats stats;
     memset(&stats, 0, sizeof stats);
     stats.struct_size = sizeof stats;
     CHECK_STATUS(aside_group_stats_get(group, &stats), ASIDE_OK);
-    return stats.waiters_now;
+    return stats;
+}
+
+static uint64_t waiters_of(const struct discarding *discarding)
+{
+    return discarding->cache != NULL ? STAT(discarding->cache, waiters_now)
+                                     : group_stats(discarding->group).waiters_now;
 }
 
 static void fork_in_destructor(void *ptr, void *ctx)
 {
     struct discarding *discarding = (struct discarding *)ctx;
     (void)ptr;
-    (void)fork_once(&discarding->forker);
+    (void)fork_once(discarding->forker);
 }
 
 static aside_status give_and_fail(aside_fetch *fetch, void *arg)
@@ -478,8 +372,7 @@ static aside_status give_and_fail(aside_fetch *fetch, void *arg)
     struct discarding *discarding = (struct discarding *)arg;
     CHECK_STATUS(give(fetch, fork_in_destructor, discarding), ASIDE_OK);
     if (discarding->by_worker) /* no other thread allocates then */
-        WAIT_UNTIL((discarding->cache != NULL ? STAT(discarding->cache, waiters_now)
-                                              : waiters_of_group(discarding->group)) == 1);
+        WAIT_UNTIL(waiters_of(discarding) == 1);
     return aside_fetch_fail(fetch, 7);
 }
 
@@ -487,30 +380,18 @@ TEST(a_fork_in_the_destructor_of_a_value_that_its_fetch_discards)
 {
     for (int by_worker = 0; by_worker <= 1; by_worker++) {
         struct discarding discarding;
-        struct ledger ledger;
-        struct caller caller;
-        aside_cancel *token = token_new();
-        aside_cache *cache = open_with_ledger(&ledger);
-        memset(&discarding, 0, sizeof discarding);
-        forker_init(&discarding.forker);
-        discarding.by_worker = by_worker;
-        discarding.cache = cache;
-        at_exit_of_a_child(go_on_at_exit, cache);
-        caller_init(&caller, cache, "k", give_and_fail, &discarding);
-        caller.call.cancel = by_worker ? token : NULL;
-        caller_run(&caller);
+        struct scene scene;
+        scene_begin(&scene, by_worker, give_and_fail, &discarding);
+        discarding = (struct discarding){&scene.forker, scene.cache, NULL, by_worker};
+        caller_run(&scene.caller);
         if (in_child) {
-            CHECK_STATUS(caller.status, ASIDE_E_FORKED);
-            CHECK_STATUS(look(cache, "k"), ASIDE_MISS);
-            go_on_in_child(cache);
-            child_done();
+            CHECK_STATUS(scene.caller.status, ASIDE_E_FORKED);
+            CHECK_STATUS(look(scene.cache, "k"), ASIDE_MISS);
+            scene_end_in_child(&scene);
         }
-        CHECK_STATUS(caller.status, ASIDE_E_FETCH);
-        CHECK_INT(caller.result.fetch_error, 7);
-        forker_end(&discarding.forker);
-        go_on_in_parent(cache);
-        aside_cancel_unref(token);
-        WAIT_UNTIL(ledger.live_blocks == 0);
+        CHECK_STATUS(scene.caller.status, ASIDE_E_FETCH);
+        CHECK_INT(scene.caller.result.fetch_error, 7);
+        scene_end(&scene);
     }
 }
 
@@ -532,13 +413,10 @@ static void use_and_end_group(void *arg)
 {
     aside_group *group = (aside_group *)arg;
     aside_cancel *token = token_new();
-    aside_stats stats;
-    memset(&stats, 0, sizeof stats);
-    stats.struct_size = sizeof stats;
     CHECK_STATUS(group_ask(group, "k", answer, NULL, NULL), ASIDE_OK);
     CHECK_STATUS(group_ask(group, "k", answer, NULL, token), ASIDE_OK);
-    WAIT_UNTIL(aside_group_stats_get(group, &stats) == ASIDE_OK && stats.flights_now == 0);
-    CHECK_INT(stats.waiters_now, 0);
+    WAIT_UNTIL(group_stats(group).flights_now == 0);
+    CHECK_INT(group_stats(group).waiters_now, 0);
     CHECK_STATUS(aside_group_close(group), ASIDE_OK);
     aside_group_unref(group);
     aside_cancel_unref(token);
@@ -550,7 +428,7 @@ TEST(a_fork_in_the_destructor_of_a_value_that_a_groups_fetch_discards)
 {
     for (int way = 0; way < 4; way++) {
         bool by_worker = way & 1, hooked = way & 2;
-        struct discarding discarding;
+        struct forker forker;
         struct ledger ledger;
         aside_options options = quiet_options();
         aside_group *group = NULL;
@@ -559,10 +437,8 @@ TEST(a_fork_in_the_destructor_of_a_value_that_a_groups_fetch_discards)
         if (hooked)
             options.alloc = ledger_init(&ledger);
         CHECK_STATUS(aside_group_new(&group, &options), ASIDE_OK);
-        memset(&discarding, 0, sizeof discarding);
-        forker_init(&discarding.forker);
-        discarding.by_worker = by_worker;
-        discarding.group = group;
+        forker_init(&forker);
+        struct discarding discarding = {&forker, NULL, group, by_worker};
         at_exit_of_a_child(use_and_end_group, group);
         aside_status status = group_ask(group, "k", give_and_fail, &discarding, token);
         if (in_child) {
@@ -571,7 +447,7 @@ TEST(a_fork_in_the_destructor_of_a_value_that_a_groups_fetch_discards)
             child_done();
         }
         CHECK_STATUS(status, ASIDE_E_FETCH);
-        forker_end(&discarding.forker);
+        forker_end(&forker);
         use_and_end_group(group);
         aside_cancel_unref(token);
         WAIT_UNTIL(ledger.live_blocks == 0);
@@ -798,7 +674,7 @@ static void check_drained_late(bool drops, bool closes)
         CHECK_INT(source.fetches, 0);
         child_done();
     }
-    child_end(&child);
+    child_end(&child, CHILD_DONE);
     for (int i = 0; i < JOBS; i++)
         aside_job_run(queue.jobs[i], NULL);
     for (int i = 0; i < JOBS; i++) {

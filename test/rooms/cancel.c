@@ -6,6 +6,14 @@
 
 #include "flight/cancel.h"
 
+#include <errno.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#ifdef __linux__
+#include <sys/timerfd.h>
+#endif
+
 enum { WAITERS = 5 };
 
 static struct park park;
@@ -143,6 +151,84 @@ TEST(waiters_leave_the_list_in_every_order)
         }
     }
 }
+
+/* ---- descriptors where the kernel sets no ticks -------------------------------------------------- */
+
+#if defined(__linux__) && defined(__GLIBC__) && defined(__LP64__)
+static int refused, settings;
+
+/* These two are in front of the C library's: as where the kernel was built without
+ * CONFIG_CHECKPOINT_RESTORE, and with every setting of a timer counted. */
+int ioctl(int fd, unsigned long request, ...)
+{
+    (void)fd, (void)request;
+    refused++;
+    errno = ENOTTY;
+    return -1;
+}
+
+int timerfd_settime(int fd, int flags, const struct itimerspec *when, struct itimerspec *before)
+{
+    settings++;
+    return (int)syscall(SYS_timerfd_settime, fd, flags, when, before);
+}
+
+static bool is_readable(int fd)
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    return poll(&ready, 1, 0) == 1;
+}
+
+static int descriptor_of(aside_cancel *token)
+{
+    int fd = -1;
+    CHECK_STATUS(aside_cancel_fd(token, &fd), ASIDE_OK);
+    return fd;
+}
+
+TEST(a_descriptor_is_readable_after_the_firing_where_the_kernel_sets_no_ticks)
+{
+    for (int asked_late = 0; asked_late <= 1; asked_late++) {
+        aside_cancel *token = token_new();
+        int fd = asked_late ? -1 : descriptor_of(token);
+        aside_cancel_fire(token);
+        fd = asked_late ? descriptor_of(token) : fd;
+        CHECK(is_readable(fd));
+        aside_cancel_unref(token);
+    }
+    CHECK_INT(refused, 2);
+}
+
+TEST(a_descriptor_is_readable_past_a_deadline_on_ones_own_clock_where_the_kernel_sets_no_ticks)
+{
+    struct fake_clock fake;
+    const aside_clock clock = fake_clock_init(&fake);
+    aside_cancel *token = token_new();
+    CHECK_STATUS(aside_cancel_set_deadline(token, 100, &clock), ASIDE_OK);
+    int fd = descriptor_of(token);
+    CHECK(!is_readable(fd));
+    fake_clock_advance_ms(&fake, 100, NULL);
+    CHECK_STATUS(aside_cancel_status(token), ASIDE_E_TIMEOUT);
+    CHECK(is_readable(fd));
+    CHECK_INT(refused, 1);
+    aside_cancel_unref(token);
+}
+
+TEST(a_descriptor_that_is_readable_by_its_deadline_is_left_alone_where_the_kernel_sets_no_ticks)
+{
+    aside_cancel *token = token_new();
+    int fd = descriptor_of(token);
+    CHECK_STATUS(aside_cancel_set_deadline(token, 1, NULL), ASIDE_OK);
+    WAIT_UNTIL(is_readable(fd));
+    CHECK_INT(settings, 1);
+    aside_cancel_fire(token);
+    CHECK(is_readable(fd));
+    CHECK_STATUS(aside_cancel_status(token), ASIDE_E_CANCELLED);
+    CHECK_INT(refused, 1);
+    CHECK_INT(settings, 1);
+    aside_cancel_unref(token);
+}
+#endif
 
 /* ---- races --------------------------------------------------------------------------------------- */
 

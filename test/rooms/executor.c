@@ -6,6 +6,8 @@
 
 #include "flight/executor.h"
 
+#include <sys/syscall.h>
+
 struct task {
     struct job job;
     _Atomic int runs, refusals;
@@ -251,6 +253,63 @@ TEST(a_busy_worker_is_not_waited_for_past_the_deadline)
     CHECK_INT(tasks[0].runs + tasks[1].runs, 2);
 }
 
+/* Two jobs wait behind a running one; the refusal of the first stands at a gate when that one ends
+ * its thread, with the other still in the queue. */
+static struct gate refusal_gate;
+
+static void refuse_at_the_gate(struct job *job, aside_status status, int code)
+{
+    gate_pass(&refusal_gate);
+    task_refuse(job, status, code);
+}
+
+static void *stop_main(void *arg)
+{
+    executor_stop(executor);
+    return arg;
+}
+
+TEST(a_thread_that_dies_while_the_executor_stops_is_not_replaced)
+{
+    begin(1, 0);
+    gate_init(&refusal_gate);
+    tasks[0].dies = true;
+    occupy(0);
+    tasks[1].job.refuse = refuse_at_the_gate;
+    CHECK_STATUS(submit(1), ASIDE_OK);
+    CHECK_STATUS(submit(2), ASIDE_OK);
+    int created = threads_created();
+    pthread_t stopper = thread_start(stop_main, NULL);
+    gate_wait_arrived(&refusal_gate, 1);
+    CHECK_INT(queued_now(), 1);
+    gate_open(&gate);
+    WAIT_UNTIL(threads_now() == 0);
+    CHECK_INT(tasks[2].refusals, 0);
+    gate_open(&refusal_gate);
+    thread_join(stopper);
+    CHECK_STATUS(tasks[1].status, ASIDE_E_CLOSED);
+    CHECK_STATUS(tasks[2].status, ASIDE_E_CLOSED);
+    CHECK_INT(tasks[2].refusals, 1);
+    CHECK_INT(threads_created(), created);
+    end();
+}
+
+TEST(a_worker_that_was_not_waited_for_may_end_its_thread)
+{
+    begin(2, 0);
+    for (int i = 0; i < 2; i++) {
+        tasks[i].dies = i == 0;
+        occupy(i);
+    }
+    executor_stop(executor);
+    executor_join(executor, 0);
+    executor_unref(executor);
+    gate_open(&gate);
+    WAIT_UNTIL(ledger.live_blocks == 0);
+    CHECK_INT(tasks[0].runs + tasks[1].runs, 2);
+    WAIT_UNTIL(process_threads_named("aside-fetch") == 0);
+}
+
 static void join_from_inside(struct job *job, void *worker)
 {
     struct task *task = container_of(job, struct task, job);
@@ -268,6 +327,91 @@ TEST(a_worker_that_joins_does_not_wait_for_itself)
     tasks[0].job.run = join_from_inside;
     CHECK_STATUS(submit(0), ASIDE_OK);
     WAIT_UNTIL(tasks[0].runs == 1);
+    end();
+}
+
+static void ask_whose(struct job *job, void *worker)
+{
+    CHECK(executor_is_self(executor));
+    task_run(job, worker);
+}
+
+TEST(each_worker_is_known_to_be_one_the_newest_and_the_oldest)
+{
+    begin(3, 0);
+    for (int i = 0; i < 3; i++) {
+        tasks[i].job.run = ask_whose;
+        occupy(i);
+    }
+    CHECK_INT(threads_now(), 3);
+    CHECK(!executor_is_self(executor));
+    gate_open(&gate);
+    end();
+    for (int i = 0; i < 3; i++)
+        CHECK_INT(tasks[i].runs, 1);
+}
+
+/* A thread-specific destructor of a worker: its main function has returned by then. */
+static pthread_key_t parting_key;
+static bool parting_joins;
+
+static void part(void *its_runs)
+{
+    gate_pass(&gate);
+    CHECK(executor_is_self(executor));
+    if (parting_joins)
+        executor_join(executor, CLOCK_NEVER);
+    (*(_Atomic int *)its_runs)++;
+}
+
+static void run_and_part(struct job *job, void *worker)
+{
+    struct task *task = container_of(job, struct task, job);
+    (void)worker;
+    CHECK_INT(pthread_setspecific(parting_key, (void *)&task->runs), 0);
+    ran++;
+}
+
+static void begin_parting(bool joins)
+{
+    begin(1, 0);
+    CHECK_INT(pthread_key_create(&parting_key, part), 0);
+    parting_joins = joins;
+    tasks[0].job.run = run_and_part;
+    CHECK_STATUS(submit(0), ASIDE_OK);
+    WAIT_UNTIL(ran == 1);
+    executor_stop(executor);
+    gate_wait_arrived(&gate, 1);
+}
+
+TEST(a_thread_that_joins_after_its_worker_has_ended_frees_that)
+{
+    begin_parting(true);
+    gate_open(&gate);
+    WAIT_UNTIL(tasks[0].runs == 1);
+    CHECK_INT(ledger.live_blocks, 1); /* the executor itself */
+    int joined = threads_joined();
+    end();
+    CHECK_INT(threads_joined(), joined);
+}
+
+static _Atomic int joiner_tid;
+
+static void *join_main(void *arg)
+{
+    joiner_tid = (int)syscall(SYS_gettid);
+    executor_join(executor, CLOCK_NEVER);
+    return arg;
+}
+
+TEST(a_worker_is_one_until_its_thread_has_been_joined)
+{
+    begin_parting(false);
+    pthread_t joiner = thread_start(join_main, NULL);
+    WAIT_UNTIL(joiner_tid != 0 && thread_is_asleep(joiner_tid));
+    gate_open(&gate);
+    thread_join(joiner);
+    CHECK_INT(tasks[0].runs, 1);
     end();
 }
 
@@ -327,6 +471,30 @@ TEST(a_worker_that_cannot_start_refuses_one_job)
     WAIT_UNTIL(tasks[1].runs == 1);
     end();
     CHECK_INT(stops, 1); /* never one that did not start */
+}
+
+static aside_status fail_at_the_gate(void *ctx, void **worker)
+{
+    (void)ctx, (void)worker;
+    gate_pass(&gate);
+    return ASIDE_E_NOMEM;
+}
+
+TEST(a_worker_that_cannot_start_and_whose_job_was_taken_back_refuses_none)
+{
+    begin_with(
+        &(struct executor_options){.max_threads = 1, .hooks = {fail_at_the_gate, NULL, NULL}},
+        ledger_init(&ledger));
+    CHECK_STATUS(submit(0), ASIDE_OK);
+    gate_wait_arrived(&gate, 1);
+    CHECK(executor_take(executor, &tasks[0].job));
+    gate_open(&gate);
+    WAIT_UNTIL(threads_now() == 0);
+    CHECK_INT(tasks[0].runs + tasks[0].refusals, 0);
+    CHECK_STATUS(submit(1), ASIDE_OK); /* the next one is made and fails like any other */
+    WAIT_UNTIL(tasks[1].refusals == 1);
+    CHECK_STATUS(tasks[1].status, ASIDE_E_WORKER);
+    end();
 }
 
 TEST(every_job_behind_a_worker_that_cannot_start_gets_an_answer)
@@ -411,17 +579,28 @@ TEST_LIMIT(a_job_whose_worker_cannot_be_replaced_gets_an_answer, 25)
     end();
 }
 
-/* An allocator that stops at the gate once and then has no memory. */
+/* An allocator that stops at the gate once, and may have no memory then. */
 static _Atomic bool stop_here;
+static bool has_memory;
 static aside_alloc counting;
 
 static void *gated_malloc(size_t size, void *ctx)
 {
     if (atomic_exchange(&stop_here, false)) {
         gate_pass(&gate);
-        return NULL;
+        if (!has_memory)
+            return NULL;
     }
     return counting.malloc(size, ctx);
+}
+
+static void begin_gated(void)
+{
+    counting = ledger_init(&ledger);
+    aside_alloc hooks = counting;
+    hooks.malloc = gated_malloc;
+    begin_with(&(struct executor_options){.max_threads = 1}, hooks);
+    atomic_store(&stop_here, true);
 }
 
 static void *submit_first(void *arg)
@@ -434,11 +613,7 @@ static void *submit_first(void *arg)
 TEST_LIMIT(a_job_that_relied_on_a_worker_that_was_never_made_gets_an_answer, 25)
 {
     aside_status first = ASIDE_OK;
-    counting = ledger_init(&ledger);
-    aside_alloc hooks = counting;
-    hooks.malloc = gated_malloc;
-    begin_with(&(struct executor_options){.max_threads = 1}, hooks);
-    atomic_store(&stop_here, true);
+    begin_gated();
     pthread_t thread = thread_start(submit_first, &first);
     gate_wait_arrived(&gate, 1);
     aside_status second = submit(1);
@@ -446,6 +621,32 @@ TEST_LIMIT(a_job_that_relied_on_a_worker_that_was_never_made_gets_an_answer, 25)
     thread_join(thread);
     WAIT_UNTIL(first == ASIDE_E_BUSY || tasks[0].runs + tasks[0].refusals == 1);
     WAIT_UNTIL(second == ASIDE_E_BUSY || tasks[1].runs + tasks[1].refusals == 1);
+    end();
+}
+
+TEST(a_worker_that_is_being_made_when_the_executor_stops_is_none)
+{
+    aside_status first = ASIDE_E_BUSY;
+    int created = threads_created();
+    begin_gated();
+    has_memory = true;
+    gate_init(&refusal_gate);
+    tasks[0].job.refuse = refuse_at_the_gate;
+    pthread_t submitter = thread_start(submit_first, &first);
+    gate_wait_arrived(&gate, 1);
+    CHECK_STATUS(submit(1), ASIDE_OK); /* it counts on the same worker */
+    pthread_t stopper = thread_start(stop_main, NULL);
+    gate_wait_arrived(&refusal_gate, 1);
+    gate_open(&gate);
+    thread_join(submitter); /* who finds the other job in the queue yet */
+    CHECK_STATUS(first, ASIDE_OK);
+    CHECK_STATUS(tasks[1].status, ASIDE_E_CLOSED);
+    gate_open(&refusal_gate);
+    thread_join(stopper);
+    CHECK_STATUS(tasks[0].status, ASIDE_E_CLOSED);
+    CHECK_INT(tasks[0].refusals + tasks[1].refusals, 2);
+    CHECK_INT(threads_created(), created);
+    CHECK_INT(threads_now(), 0);
     end();
 }
 

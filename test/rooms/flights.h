@@ -93,7 +93,7 @@ static struct flight *make_for(const char *text, const aside_call *call)
 }
 
 /* Leads a flight of the call; its two references are the caller's and the fetch's. */
-static struct flight *lead_call(const char *text, const aside_call *call)
+static inline struct flight *lead_call(const char *text, const aside_call *call)
 {
     struct flight *flight = make_for(text, call);
     CHECK(flight != NULL);

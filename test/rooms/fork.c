@@ -6,14 +6,18 @@
 
 #include "base/fork.h"
 
+#include <aside/group.h>
 #include <errno.h>
+#include <sys/syscall.h>
 
 static void (*before)(void), (*in_parent)(void), (*in_child)(void);
 static bool no_handlers;
+static int registrations;
 
 /* In front of the C library's. */
 int pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
 {
+    registrations++;
     if (no_handlers)
         return ENOMEM;
     before = prepare;
@@ -145,6 +149,34 @@ TEST(a_member_that_has_left_is_left_alone)
     CHECK_INT(members(), 15);
 }
 
+static void *join_first(void *tid)
+{
+    atomic_store((_Atomic int *)tid, (int)syscall(SYS_gettid));
+    CHECK(fork_join(&owners[0].member));
+    return NULL;
+}
+
+/* Both have seen that it is no member yet. */
+TEST(a_member_that_two_threads_have_join_while_the_process_forks_is_one)
+{
+    static _Atomic int tids[2];
+    pthread_t threads[2];
+    join(1, RANK_REGISTRY);
+    owners[0].member.ops = &ops;
+    lock_init(&owners[0].lock, RANK_SHARD);
+    before();
+    for (int i = 0; i < 2; i++) {
+        threads[i] = thread_start(join_first, (void *)&tids[i]);
+        WAIT_UNTIL(tids[i] != 0 && thread_is_asleep(tids[i]));
+    }
+    CHECK(!owners[0].member.joined); /* nobody comes while a fork is under way */
+    in_parent();
+    for (int i = 0; i < 2; i++)
+        thread_join(threads[i]);
+    CHECK_INT(members(), 3);
+    CHECK_INT(visits, 4);
+}
+
 /* ---- the records of threads ---------------------------------------------------------------------- */
 
 static struct gate gate;
@@ -188,6 +220,7 @@ TEST(the_child_has_the_record_of_its_one_thread_and_what_all_have_counted)
 TEST(without_memory_for_the_handlers_nothing_is_opened)
 {
     aside_cache *cache = NULL;
+    aside_group *its_group = NULL;
     no_handlers = true;
     owners[0].member.ops = &ops;
     CHECK(!fork_join(&owners[0].member));
@@ -195,4 +228,29 @@ TEST(without_memory_for_the_handlers_nothing_is_opened)
     CHECK(!thread_account_open(&account));
     CHECK_STATUS(aside_open(&cache, NULL), ASIDE_E_NOMEM);
     CHECK(cache == NULL);
+    CHECK_STATUS(aside_group_new(&its_group, NULL), ASIDE_E_NOMEM);
+    CHECK(its_group == NULL);
+}
+
+TEST(without_memory_for_the_handlers_there_is_no_token)
+{
+    aside_cancel *token = NULL;
+    no_handlers = true;
+    CHECK_STATUS(aside_cancel_new(&token), ASIDE_E_NOMEM);
+    CHECK(token == NULL);
+    CHECK_INT(registrations, 1);
+}
+
+TEST(the_handlers_are_asked_for_once_and_then_nobody_is_refused)
+{
+    join(0, RANK_EXECUTOR);
+    CHECK_INT(registrations, 1);
+    no_handlers = true;
+    join(1, RANK_SHARD);
+    CHECK_INT(members(), 3);
+    aside_cache *cache = open_quiet();
+    aside_cancel *token = token_new();
+    end_cache(cache);
+    aside_cancel_unref(token);
+    CHECK_INT(registrations, 1);
 }

@@ -204,13 +204,58 @@ TEST(the_only_flight_is_found_before_and_after_others_came)
     flight_unref(joined);
     struct flight *third = lead("third");
     fence("second");
-    CHECK(join("second") == NULL && !group_is_empty(&group));
+    CHECK(join("second") == NULL && group.only == third);
     fence("third");
-    CHECK(group_is_empty(&group));
+    CHECK(group.only == NULL && table_is_empty(&group.current));
     CHECK(settle(second, ASIDE_OK) && settle(third, ASIDE_OK));
     unref_both(first);
     unref_both(second);
     unref_both(third);
+    end();
+}
+
+static struct flight *join_with_hash(const char *text, uint64_t hash)
+{
+    struct flight_key key = {hash, text, strlen(text)};
+    struct flight *old = NULL;
+    bool full = false;
+    lock_take(&lock);
+    struct flight *flight = group_join(&group, &key, STARTED, 0, &full, &old);
+    lock_release(&lock);
+    CHECK(old == NULL && !full);
+    return flight;
+}
+
+static struct flight *lead_with_hash(const char *text, uint64_t hash)
+{
+    const aside_call call = {ASIDE_CALL, .fetch = never};
+    struct flight *flight = make_for(text, &call);
+    flight->hash = hash;
+    lock_take(&lock);
+    CHECK(group_lead(&group, flight));
+    lock_release(&lock);
+    return flight;
+}
+
+TEST(keys_that_share_a_hash_have_flights_of_their_own)
+{
+    static const char *const keys[] = {"key", "kez", "ke",
+                                       ""}; /* one beside the table, the others in it */
+    struct flight *flights[COUNT_OF(keys)];
+    begin();
+    for (size_t led = 0; led < COUNT_OF(keys); led++) {
+        for (size_t i = led; i < COUNT_OF(keys); i++)
+            CHECK(join_with_hash(keys[i], 42) == NULL);
+        flights[led] = lead_with_hash(keys[led], 42);
+    }
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        CHECK(join_with_hash(keys[i], 42) == flights[i]);
+        flight_unref(flights[i]);
+    }
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        CHECK(settle(flights[i], ASIDE_NOT_FOUND));
+        unref_both(flights[i]);
+    }
     end();
 }
 
@@ -656,6 +701,128 @@ TEST(where_no_credit_can_be_kept_there_is_no_room)
     lock_and_unlock();
     CHECK(!has_room());
     CHECK_INT(bound.credits, 7);
+    end();
+}
+
+TEST(a_group_that_is_made_while_others_have_all_credits_has_room_once_it_has_one)
+{
+    struct flight_bound bound;
+    struct group others;
+    struct flight *flights[8];
+    begin();
+    flight_bound_init(&bound, COUNT_OF(flights), 1);
+    group_init(&others, &lock, &ground.mem, &bound);
+    group_init(&group, &lock, &ground.mem, &bound);
+    for (size_t i = 0; i < COUNT_OF(flights); i++) {
+        flights[i] = make_for("k", &(aside_call){ASIDE_CALL, .fetch = never});
+        CHECK(group_begin(&others, flights[i]));
+    }
+    group_make_room(&group);
+    CHECK(!has_room());
+    CHECK_INT(group.credits, 0);
+    group_end(&others, flights[0]); /* its credit is kept there */
+    group_end(&others, flights[1]);
+    group_lock(&group);
+    CHECK(group_begin(&group, flights[0]));
+    group_unlock(&group);
+    CHECK(!has_room());
+    group_lock(&group);
+    group_end(&group, flights[0]);
+    group_unlock(&group);
+    CHECK(has_room());
+    for (size_t i = 2; i < COUNT_OF(flights); i++)
+        group_end(&others, flights[i]);
+    for (size_t i = 0; i < COUNT_OF(flights); i++)
+        flight_discard(flights[i]);
+    CHECK_INT(group.credits + others.credits + bound.credits, COUNT_OF(flights));
+    group_fini(&others);
+    end();
+}
+
+/* Each has a group of its own; all draw on one bound. */
+struct drawer {
+    struct group group;
+    struct lock lock;
+    struct flight *flights[4];
+    pthread_t thread;
+};
+
+enum { DRAWERS = 4, CREDITS = 8 };
+
+static _Atomic int under_way;
+
+static void *draw_main(void *its_drawer)
+{
+    struct drawer *drawer = its_drawer;
+    for (long i = test_rounds(2000); i > 0; i--) {
+        struct flight *flight = drawer->flights[i % COUNT_OF(drawer->flights)];
+        lock_take(&drawer->lock);
+        if (load_relaxed(&flight->counted)) {
+            under_way--;
+            group_end(&drawer->group, flight);
+        } else if (group_begin(&drawer->group, flight)) {
+            CHECK(++under_way <= CREDITS);
+        }
+        lock_release(&drawer->lock);
+    }
+    return NULL;
+}
+
+static void drawer_init(struct drawer *drawer, struct flight_bound *bound)
+{
+    lock_init(&drawer->lock, RANK_SHARD);
+    group_init(&drawer->group, &drawer->lock, &ground.mem, bound);
+    for (size_t i = 0; i < COUNT_OF(drawer->flights); i++)
+        drawer->flights[i] = make_for("k", &(aside_call){ASIDE_CALL, .fetch = never});
+}
+
+static void drawer_fini(struct drawer *drawer)
+{
+    for (size_t i = 0; i < COUNT_OF(drawer->flights); i++) {
+        group_end(&drawer->group, drawer->flights[i]);
+        flight_discard(drawer->flights[i]);
+    }
+    group_fini(&drawer->group);
+    lock_fini(&drawer->lock);
+}
+
+TEST(credits_that_groups_take_and_give_back_at_once_are_neither_lost_nor_exceeded)
+{
+    static struct drawer drawers[DRAWERS];
+    struct flight_bound bound;
+    begin();
+    flight_bound_init(&bound, CREDITS, DRAWERS); /* of which no group keeps any */
+    for (int i = 0; i < DRAWERS; i++)
+        drawer_init(&drawers[i], &bound);
+    perturb(test_seed() | 1);
+    for (int i = 0; i < DRAWERS; i++)
+        drawers[i].thread = thread_start(draw_main, &drawers[i]);
+    for (int i = 0; i < DRAWERS; i++)
+        thread_join(drawers[i].thread);
+    perturb(0);
+    for (int i = 0; i < DRAWERS; i++)
+        drawer_fini(&drawers[i]);
+    CHECK_INT(bound.credits, CREDITS);
+    end();
+}
+
+TEST(a_flight_that_has_ended_ends_no_second_time)
+{
+    struct flight_bound bound;
+    begin();
+    flight_bound_init(&bound, 16, 1);
+    group_init(&group, &lock, &ground.mem, &bound);
+    struct flight *flight = make_for("k", &(aside_call){ASIDE_CALL, .fetch = never});
+    group_end(&group, flight); /* nor one that was never counted */
+    CHECK_INT(group.running, 0);
+    CHECK(group_begin(&group, flight));
+    CHECK_INT(group.running, 1);
+    for (int i = 0; i < 3; i++) {
+        group_end(&group, flight);
+        CHECK_INT(group.running, 0);
+        CHECK_INT(group.credits + bound.credits, 16);
+    }
+    flight_discard(flight);
     end();
 }
 

@@ -39,17 +39,9 @@ static void *sleeper_main(void *arg)
     return NULL;
 }
 
-/* As the kernel has it: state S in /proc. */
 static bool is_asleep(const struct sleeper *sleeper)
 {
-    char path[64], line[256] = "";
-    snprintf(path, sizeof path, "/proc/self/task/%d/stat", sleeper->tid);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return false;
-    char *end = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
-    fclose(file);
-    return end && end[1] == ' ' && end[2] == 'S';
+    return thread_is_asleep(sleeper->tid);
 }
 
 static void sleeper_begin(struct sleeper *sleeper, uint32_t number)

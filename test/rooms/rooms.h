@@ -100,6 +100,21 @@ static inline void stalled_end(struct stalled *stalled)
     gate_fini(&stalled->gate);
 }
 
+/* ---- a thread that waits ------------------------------------------------------------------------- */
+
+/* As the kernel has it: state S in /proc. Under tools that run one thread at a time, any other. */
+static inline bool thread_is_asleep(int tid)
+{
+    char path[64], line[256] = "";
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return false;
+    char *end = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
+    fclose(file);
+    return end && end[1] == ' ' && end[2] == 'S';
+}
+
 /* ---- what must end the process ------------------------------------------------------------------- */
 
 #ifdef ASIDE_DEBUG

@@ -378,6 +378,32 @@ TEST(a_thread_that_is_cancelled_in_its_fetch_abandons_it)
     check_unwound(is_cancelled_outside);
 }
 
+/* ---- a fork -------------------------------------------------------------------------------------- */
+
+static aside_status completes_and_is_the_child(aside_fetch *fetch, void *arg)
+{
+    (void)arg;
+    CHECK_STATUS(aside_fetch_give(fetch, tally_value(&tally, 77)), ASIDE_OK);
+    CHECK_STATUS(aside_fetch_complete(fetch, ASIDE_OK), ASIDE_OK);
+    fork_generation_now++;
+    return ASIDE_E_FETCH;
+}
+
+TEST(what_was_completed_before_its_fetch_forked_is_not_discarded_in_the_child)
+{
+    begin();
+    struct flight *flight = run_fetch(completes_and_is_the_child, NULL, false);
+    CHECK_INT(tally.freed, 0); /* it belongs to whoever got it */
+    fork_generation_now--;
+    CHECK_INT(published, 1);
+    CHECK_STATUS(flight->verdict, ASIDE_OK);
+    CHECK_INT(aside_value_size(flight->value), 77);
+    flight_unref(flight);
+    CHECK_INT(tally.freed, 1);
+    CHECK_INT(released, 1);
+    end();
+}
+
 /* ---- nesting ------------------------------------------------------------------------------------- */
 
 static bool own(const void *owned_by, const char *key)
@@ -390,6 +416,7 @@ static aside_status inner(aside_fetch *fetch, void *arg)
     (void)arg;
     CHECK(own(&group, "key") && own(&group, "inner"));
     CHECK(!own(&group, "other") && !own(&lock, "key") && !own(&group, "ke"));
+    CHECK(!own(&group, "kez") && !own(&group, "outer"));
     return aside_fetch_not_found(fetch);
 }
 
@@ -413,6 +440,24 @@ TEST(a_thread_knows_the_fetches_that_it_is_running)
     CHECK(!own(&group, "key"));
     flight_unref(flight);
     CHECK_INT(released, 2);
+    end();
+}
+
+static aside_status knows_the_empty_key(aside_fetch *fetch, void *arg)
+{
+    (void)arg;
+    CHECK(own(&group, "") && !own(&group, "key"));
+    return aside_fetch_not_found(fetch);
+}
+
+TEST(a_thread_knows_that_it_is_running_the_fetch_of_the_empty_key)
+{
+    const aside_call call = {ASIDE_CALL, .fetch = knows_the_empty_key};
+    begin();
+    struct flight *flight = lead_call("", &call);
+    CHECK(flight_run(flight, thread_self(), NULL, PTHREAD_CANCEL_ENABLE, true));
+    CHECK(!own(&group, ""));
+    flight_unref(flight);
     end();
 }
 

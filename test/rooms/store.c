@@ -128,6 +128,17 @@ TEST(an_overwrite_by_a_larger_value_may_evict_but_not_fail)
     finish(cache);
 }
 
+TEST(room_that_has_come_by_itself_meanwhile_costs_nobody_his_place)
+{
+    aside_cache *cache = open_with(512 << 10, 0);
+    struct store *store = &cache->store;
+    set_small(cache, 50, ASIDE_FOREVER);
+    CHECK(store_make_room(store, &store->shards[0], 100000));
+    CHECK_INT(STAT(cache, evicted), 0);
+    CHECK_INT(aside_count(cache), 50);
+    finish(cache);
+}
+
 /* ---- room that others take ----------------------------------------------------------------------- */
 
 /* Two shards, of which one thread makes room in turn; this one holds the lock of the next until it
@@ -195,6 +206,58 @@ TEST(whose_room_is_taken_by_others_evicts_twice_its_size_and_not_the_whole_cache
     CHECK(STAT(cache, evicted) < ENTRIES / 2);
     CHECK_INT(aside_count(cache), ENTRIES - STAT(cache, evicted));
     budget_refund(&contended->budget, stolen, 0);
+    finish(cache);
+}
+
+/* The first key, as a text, of that shard. */
+static void key_of_shard(const aside_cache *cache, size_t shard, char text[16])
+{
+    unsigned i = 0;
+    do {
+        snprintf(text, 16, "%u", i++);
+    } while (store_shard(contended, cache_hash(cache, text, strlen(text))) !=
+             &contended->shards[shard]);
+}
+
+/* Its room is made in the other shard: while it waits for that lock, this thread takes the lock
+ * that it needs next, and has taken the room when it gives that back. */
+static void rob_flight(struct caller *caller)
+{
+    caller_start(caller);
+    WAIT_UNTIL(load_relaxed(&contended->next_victim) == 2);
+    CHECK_INT(pthread_mutex_trylock(&contended->shards[0].lock.mutex), 0);
+    pthread_mutex_unlock(&contended->shards[1].lock.mutex);
+    WAIT_UNTIL(load_relaxed(&contended->budget.entries) == 0);
+    steal_room();
+    pthread_mutex_unlock(&contended->shards[0].lock.mutex);
+}
+
+TEST(a_flight_whose_room_is_taken_by_others_is_refused)
+{
+    static char text[] = "text";
+    char large[16], asked[16];
+    struct caller caller;
+    aside_cache *cache = open_with(512 << 10, 0);
+    contended = &cache->store;
+    CHECK_INT(contended->shard_mask, 1);
+    key_of_shard(cache, 0, asked);
+    key_of_shard(cache, 1, large);
+    CHECK_STATUS(aside_set(cache, large, strlen(large), bytes, 100000, ASIDE_FOREVER), ASIDE_OK);
+    steal_room();
+    store_relaxed(&contended->next_victim, 1);
+    CHECK_INT(pthread_mutex_trylock(&contended->shards[1].lock.mutex), 0);
+    caller_init(&caller, cache, asked, fetch_text, text);
+    rob_flight(&caller);
+    CHECK_STATUS(caller_join(&caller), ASIDE_E_BUSY);
+    CHECK_INT(caller.result.outcome, ASIDE_OUTCOME_NONE);
+    CHECK_INT(STAT(cache, evicted), 1);
+    CHECK_INT(STAT(cache, refused), 1);
+    CHECK_INT(STAT(cache, fetches), 0);
+    CHECK_INT(STAT(cache, flights_now), 0);
+    CHECK_INT(STAT(cache, bytes), 512 << 10); /* all stolen, and nothing is kept for the flight */
+    budget_refund(&contended->budget, stolen, 0);
+    CHECK_STATUS(caller_run(&caller), ASIDE_OK);
+    caller_drop(&caller);
     finish(cache);
 }
 

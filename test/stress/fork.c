@@ -2,151 +2,23 @@
  * fork.c -- the process forks at any moment, whatever its threads are doing: the parent does not
  * notice, and the child, alone as it is, has a cache that is sound and works (P4).
  *
- * A child that has made all its checks ends with a status of its own: one that vanishes before does
- * not pass.
+ * Under a sanitizer the child can neither allocate nor free nor start a thread (children.h): there it
+ * looks only, at entries that do not expire.
  */
 #include "stress.h"
+#include "children.h"
+#include "sanitizers.h"
 
 #include "cache/cache.h"
 
 #include <aside/group.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define UNDER_ASAN 1
-#elif defined(__SANITIZE_THREAD__)
-#define UNDER_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define UNDER_ASAN 1
-#elif __has_feature(thread_sanitizer)
-#define UNDER_TSAN 1
-#endif
-#endif
-#ifndef UNDER_ASAN
-#define UNDER_ASAN 0
-#endif
-#ifndef UNDER_TSAN
-#define UNDER_TSAN 0
-#endif
-
-/*
- * The sanitizers' own locks may be held by threads that are not in the child. So there it can neither
- * allocate nor free nor start a thread, and looks only, at entries that do not expire.
- */
-#define SANITIZED (UNDER_ASAN || UNDER_TSAN)
-
-extern char **environ;
+SEARCH_NO_DEADLOCKS;
 
 enum { THREADS = 4, CHILDREN = 2, TURNS = 8 };
-enum { CHILD_DONE = 42, HUNG_S = 40, GUARD_S = 240 };
 
 /* Of the first, each is written by one thread; the others are the main thread's own. */
 enum { KEYS = 8, HELD_KEY = KEYS, FORK_KEY, CHILD_KEY };
-
-/* ---- children ------------------------------------------------------------------------------------ */
-
-struct child {
-    pid_t pid; /* 0: there is none */
-    int64_t give_up_ns;
-};
-
-static bool in_child;
-
-#if UNDER_TSAN
-/* Its search for deadlocks ends a process that holds more than 64 mutexes: the program begins anew
- * without that search. */
-__attribute__((constructor)) static void turn_deadlock_search_off(int argc, char **argv)
-{
-    char options[1024];
-    const char *given = getenv("TSAN_OPTIONS");
-    (void)argc;
-    if (given && strstr(given, "detect_deadlocks"))
-        return;
-    snprintf(options, sizeof options, "%s%sdetect_deadlocks=0", given ? given : "",
-             given && *given ? ":" : "");
-    setenv("TSAN_OPTIONS", options, 1);
-    execv("/proc/self/exe", argv);
-}
-
-/* A child ends by _exit(), which knows nothing of what was reported. */
-void __tsan_on_report(void *report);
-void __tsan_on_report(void *report)
-{
-    (void)report;
-    if (in_child)
-        _exit(66);
-}
-#endif
-
-/* posix_spawn() runs no fork handlers, which may be what hangs. */
-static void print_stacks(pid_t pid)
-{
-    char number[16];
-    char *const arguments[] = {
-        (char *)"gdb", (char *)"-nx", (char *)"-q",  (char *)"-batch",
-        (char *)"-p",  number,        (char *)"-ex", (char *)"thread apply all backtrace 40",
-        NULL};
-    posix_spawn_file_actions_t actions;
-    pid_t gdb;
-    int status;
-    snprintf(number, sizeof number, "%d", (int)pid);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-    if (posix_spawnp(&gdb, "gdb", &actions, NULL, arguments, environ) == 0)
-        waitpid(gdb, &status, 0);
-    posix_spawn_file_actions_destroy(&actions);
-}
-
-static pid_t fork_here(void)
-{
-    pid_t pid = fork();
-    CHECK(pid >= 0);
-    if (pid > 0)
-        return pid;
-    in_child = true;
-    alarm(GUARD_S); /* should the parent die */
-    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
-    return 0;
-}
-
-static void child_begin(struct child *child, pid_t pid)
-{
-    child->pid = pid;
-    child->give_up_ns = test_now_ns() + HUNG_S * INT64_C(1000000000);
-}
-
-/* True if it has ended, or was none. */
-static bool child_has_ended(struct child *child)
-{
-    char why[64];
-    int status = 0;
-    if (child->pid == 0)
-        return true;
-    if (waitpid(child->pid, &status, WNOHANG) != child->pid) {
-        if (test_now_ns() < child->give_up_ns)
-            return false;
-        print_stacks(child->pid);
-        kill(child->pid, SIGKILL);
-        test_fail(__FILE__, __LINE__, "a child ends", "it hangs");
-    }
-    child->pid = 0;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == CHILD_DONE)
-        return true;
-    snprintf(why, sizeof why, "%s %d", WIFSIGNALED(status) ? "signal" : "status",
-             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-    test_fail(__FILE__, __LINE__, "a child ends well", why);
-}
-
-static void child_wait(struct child *child)
-{
-    while (!child_has_ended(child))
-        test_yield();
-}
 
 /* ---- the storm ----------------------------------------------------------------------------------- */
 
@@ -607,13 +479,11 @@ static _Noreturn void be_a_child(struct storm *storm, uint64_t way);
 
 static void child_forks(struct storm *storm, uint64_t way)
 {
-    struct child child = {0, 0};
-    pid_t pid = fork_here();
-    if (pid == 0)
+    struct child child = child_fork();
+    if (child.pid == 0)
         be_a_child(storm, way);
-    child_begin(&child, pid);
     child_uses(storm);
-    child_wait(&child);
+    child_end(&child, CHILD_DONE);
 }
 
 static _Noreturn void be_a_child(struct storm *storm, uint64_t way)
@@ -621,12 +491,12 @@ static _Noreturn void be_a_child(struct storm *storm, uint64_t way)
     unsigned what = way / 4 % 16;
     child_perturbs(way);
     if (what == 0)
-        _exit(CHILD_DONE);
+        child_done();
     if (what > 1 || SANITIZED) {
         child_looks(storm);
         box_empty(storm, ASIDE_E_FORKED);
         if (SANITIZED)
-            _exit(CHILD_DONE);
+            child_done();
         if (what == 2)
             child_forks(storm, way / 64 * 4 + 5 * 4);
         child_uses(storm);
@@ -638,35 +508,42 @@ static _Noreturn void be_a_child(struct storm *storm, uint64_t way)
         child_uses(storm);
     }
     child_closes(storm);
-    _exit(CHILD_DONE);
+    child_done();
 }
 
 /* ---- in the parent ------------------------------------------------------------------------------- */
 
 struct forking {
-    pid_t pid;
+    bool forked;
+    struct child child;
 };
+
+static void fork_here(struct forking *forking)
+{
+    forking->child = child_fork();
+    forking->forked = true;
+}
 
 static void fork_in_visit(const void *data, size_t size, void *ctx)
 {
     struct forking *forking = ctx;
-    forking->pid = fork_here();
+    fork_here(forking);
     CHECK_INT(stamp_read(data, size, HELD_KEY), 1);
 }
 
 static aside_status fork_in_fetch(aside_fetch *fetch, void *arg)
 {
     struct forking *forking = arg;
-    forking->pid = fork_here();
+    fork_here(forking);
     CHECK_INT(aside_fetch_stopping(fetch), in_child);
     return stamp_answer(fetch, stamp_key(fetch), 1);
 }
 
 /* The call that led the fetch is told in the child what has become of it. */
-static pid_t fork_fetching(struct storm *storm, bool in_group)
+static struct child fork_fetching(struct storm *storm, bool in_group)
 {
     uint64_t key = FORK_KEY;
-    struct forking forking = {-1};
+    struct forking forking = {.forked = false};
     aside_result result = ASIDE_RESULT_INIT;
     aside_call call = {ASIDE_CALL, .fetch = fork_in_fetch, .arg = &forking,
                        .ttl_ms = ASIDE_NO_STORE};
@@ -674,49 +551,49 @@ static pid_t fork_fetching(struct storm *storm, bool in_group)
     aside_status status =
         in_group ? aside_group_do(storm->group, &key, sizeof key, &call, &result)
                  : aside_get_with_fetch(storm->cache, &key, sizeof key, &call, &result);
-    CHECK(forking.pid >= 0);
+    CHECK(forking.forked);
     CHECK_STATUS(status, in_child ? ASIDE_E_FORKED : ASIDE_OK);
     CHECK((result.value == NULL) == in_child);
     aside_value_unref(result.value);
-    return forking.pid;
+    return forking.child;
 }
 
 /* Between the two the entry may be evicted, or cleared: then it forks outside. */
-static pid_t fork_visiting(struct storm *storm)
+static struct child fork_visiting(struct storm *storm)
 {
     uint64_t key = HELD_KEY;
-    struct forking forking = {-1};
+    struct forking forking = {.forked = false};
     (void)stamp_set(storm->cache, key, 1, ASIDE_FOREVER);
     atomic_fetch_add(&storm->lookups, 1);
     check_read(aside_visit(storm->cache, &key, sizeof key, fork_in_visit, &forking));
-    return forking.pid >= 0 ? forking.pid : fork_here();
+    return forking.forked ? forking.child : child_fork();
 }
 
-static void storm_fork(struct storm *storm, struct child *child)
+static struct child storm_fork(struct storm *storm)
 {
     uint64_t where = SANITIZED ? 8 : test_random() % 8, way = test_random();
-    pid_t pid = where == 0   ? fork_visiting(storm)
-                : where <= 2 ? fork_fetching(storm, where == 2)
-                             : fork_here();
-    if (pid == 0)
+    struct child child = where == 0   ? fork_visiting(storm)
+                         : where <= 2 ? fork_fetching(storm, where == 2)
+                                      : child_fork();
+    if (child.pid == 0)
         be_a_child(storm, way);
-    child_begin(child, pid);
+    return child;
 }
 
 /* Forks now and then, completes what is pending, as long as the others are there. */
 static void storm_main(struct storm *storm)
 {
-    struct child children[CHILDREN] = {{0, 0}};
-    int64_t give_up = test_now_ns() + 2 * HUNG_S * INT64_C(1000000000);
+    struct child children[CHILDREN];
+    int64_t give_up = test_now_ns() + 2 * child_patience_ns();
     for (int left = CHILDREN; storm->out < THREADS || left > 0;) {
         CHECK(test_now_ns() < give_up);
         dawdle(24);
         box_empty(storm, ASIDE_OK);
         if (left > 0 && test_random() % 2)
-            storm_fork(storm, &children[--left]);
+            children[--left] = storm_fork(storm);
     }
     for (int i = 0; i < CHILDREN; i++)
-        child_wait(&children[i]);
+        child_end(&children[i], CHILD_DONE);
 }
 
 /* As pool_round(), but that this thread takes part. */

@@ -3,21 +3,11 @@
  * that wait with them end.
  */
 #include "stress.h"
+#include "sanitizers.h"
 
 #include <aside/group.h>
 #include <malloc.h>
 #include <poll.h>
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 enum { CALLERS = 4, MOVER = CALLERS, LOOKER, MEMBERS };
 
