@@ -97,7 +97,7 @@ run-asan run-asan-clang run-tsan: run-%:
 
 run-valgrind:
 	$(parallel_make) all build-test
-	@ASIDE_TEST_ROUNDS=0.05 ASIDE_TEST_LIMIT=600 $(run_tests) \
+	@ASIDE_TEST_ROUNDS=0.05 ASIDE_TEST_LIMIT=1200 $(run_tests) \
 	    --under 'valgrind -q --fair-sched=yes --max-threads=3000 --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite' \
 	    $(call programs_in,test,contract rooms)
 

@@ -600,10 +600,11 @@ static uint32_t find_refused(aside_group *group, const aside_call *call, aside_r
 TEST(a_groups_flight_beside_another_that_finds_no_memory_is_refused_and_leaves_no_trace)
 {
     static _Atomic int fetches;
-    struct group_leader leader = {NULL};
+    struct group_leader leader;
     aside_call call = {ASIDE_CALL, .fetch = find_nothing, .arg = (void *)&fetches};
     aside_result result = ASIDE_RESULT_INIT;
     aside_options options = quiet_options();
+    memset(&leader, 0, sizeof leader);
     options.alloc = ledger_init(&ledger);
     options.max_flights = 2;
     CHECK_STATUS(aside_group_new(&leader.group, &options), ASIDE_OK);
