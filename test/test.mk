@@ -2,7 +2,7 @@
 # one set of options, under build/VARIANT. A test program is one file of contract, rooms, process,
 # stress or build; a test/build/*.sh is a test as well.
 
-.PHONY: test check-all mutants models coverage bench-hit bench-group lint fmt build-% \
+.PHONY: test check-all mutants models coverage bench-hit bench-group bench-hitratio lint fmt build-% \
     $(addprefix run-,asan asan-clang tsan valgrind stress contract packaging)
 
 CLANG ?= clang
@@ -157,6 +157,9 @@ $(group_peer): test/bench/peers/singleflight.go
 
 bench-group: $(B)/bench/group $(group_peer) ## what a flight costs, beside Go's singleflight (sh test/deps.sh bench)
 	@$(B)/bench/group $(ARGS)
+
+bench-hitratio: $(B)/bench/hitratio ## hit ratios on request traces: TRACES=FOLDER (sh test/deps.sh bench)
+	@$(B)/bench/hitratio '$(TRACES)' || [ $$? -eq 77 ]
 
 -include $(bench_programs:=.d)
 

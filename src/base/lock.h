@@ -28,6 +28,7 @@ enum lock_rank {
     RANK_FORK = 1,
     RANK_REGISTRY,
     RANK_SHARD,
+    RANK_REFEREE,
     RANK_GRAPH,
     RANK_TOKEN,
     RANK_EXECUTOR,

@@ -54,6 +54,8 @@ static void free_cache(struct host *host)
 
 static void fork_locks(struct host *host, enum lock_rank rank, void (*each)(struct lock *lock))
 {
+    if (rank == RANK_REFEREE && cache_of(host)->store.evicts)
+        each(&cache_of(host)->store.referee.lock);
     if (rank == RANK_REAPER)
         each(&cache_of(host)->reaper.lock);
 }

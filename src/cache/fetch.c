@@ -180,6 +180,8 @@ static bool hit(struct lookup *l, aside_status *status)
         read_hit(l->cache, &read, COUNTER_hits);
     }
     read_end(&read);
+    if (found)
+        read_offer(l->cache, &read);
     *status = found ? ASIDE_OK : cache_is_open(l->cache) ? ASIDE_MISS : ASIDE_E_CLOSED;
     return *status != ASIDE_MISS;
 }

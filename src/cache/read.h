@@ -8,7 +8,7 @@
 
 #include "base/epoch.h"
 #include "cache/cache.h"
-#include "store/policy.h"
+#include "store/referee.h"
 
 struct read {
     struct thread_record *self;
@@ -45,6 +45,14 @@ static HOT_INLINE void read_hit(aside_cache *cache, const struct read *read, uns
 {
     read_use(cache, read);
     cache_count(cache, read->self, counter);
+}
+
+/* Of a hit: it may be one of those that the referee hears. Best after read_end(), where little is
+ * live. */
+static HOT_INLINE void read_offer(aside_cache *cache, const struct read *read)
+{
+    if (unlikely(referee_samples(&cache->store.referee, read->hash)))
+        referee_hear_hit(&cache->store.referee, read->hash, &read->self->offered);
 }
 
 /* After read_end(): removes the entry that was over, if that can be done at once. The cache may

@@ -53,6 +53,7 @@ aside_status aside_get(aside_cache *cache, const void *key, size_t key_len, asid
         *value = entry_handle(read.entry);
         read_hit(cache, &read, COUNTER_get_ok);
         read_end(&read);
+        read_offer(cache, &read);
         return ASIDE_OK;
     }
     read_end(&read);
@@ -123,6 +124,7 @@ aside_status aside_copy(aside_cache *cache, const void *key, size_t key_len, voi
         read_use(cache, &read);
         count_copy(cache, read.self, status);
         read_end(&read);
+        read_offer(cache, &read);
         return status;
     }
     read_end(&read);
@@ -190,6 +192,7 @@ aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len, as
         read_end(&read);
         return plain_miss(cache, read, key, key_len, COUNTER_visit_ok);
     }
+    read_offer(cache, &read); /* here, since fn may end the thread, or the cache */
     read_hit(cache, &read, COUNTER_visit_ok);
     if (likely(read.self->visits < THREAD_VISITS))
         visit_in_slot(&read, fn, ctx);

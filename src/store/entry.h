@@ -5,7 +5,7 @@
  * (aside_value *) is the entry itself in the first case and that value in the second: a lone
  * value, made by aside_value_copy or _wrap, or an entry again, of this cache or another.
  *
- *   entry:      56 bytes | key, padded to 8 | value's bytes, or an aside_value *
+ *   entry:      72 bytes | key, padded to 8 | value's bytes, or an aside_value *
  *
  * Life of the count: the index holds one reference until the grace period after unlinking is over
  * (entry_drop), so a reader inside its epoch never meets 0 and may simply add. An entry that
@@ -26,7 +26,7 @@
 /* What marks say. Readers write heat only, together with the rest, which never changes. */
 enum { ENTRY_HEAT = 0x03, ENTRY_LONE = 0x40, ENTRY_WRAPS = 0x80 };
 
-/* A link of the wheel's rings, and of one list after that (limbo). */
+/* A link of the wheel's rings, and of one list after that (limbo); or of the policy's queues. */
 struct entry_link {
     struct entry_link *next, *prev;
 };
@@ -43,10 +43,11 @@ struct entry {
     struct aside_value head;
     _Atomic int64_t fresh_until_ns; /* the one word that a hit tests; 0: whatever is unusual */
     uint32_t value_size;            /* immutable; of the bytes inside */
-    uint32_t policy_slot;           /* guarded by the shard's lock; a policy with queues */
+    uint32_t print; /* the policy's, as are the queues; guarded by the shard's lock */
     _Atomic int64_t serve_until_ns; /* after that it is gone; the wheel's deadline; under lock */
     uint64_t birth;                 /* immutable; see entry_birth() */
     struct entry_link link;         /* guarded by the shard's lock */
+    struct entry_link queue;        /* guarded by the shard's lock */
     unsigned char bytes[];
 };
 

@@ -104,6 +104,8 @@ void index_array_free(struct index_array *array)
         next = slab->next;
         mem_free(array->mem, slab->block);
     }
+    if (array->memory)
+        mem_free(array->mem, array->memory);
     mem_free(array->mem, array->block);
 }
 
@@ -237,6 +239,11 @@ size_t index_next_size(const struct index *index)
     return array == index_nothing_array ? FIRST_BUCKETS : 2 * (array->mask + 1);
 }
 
+size_t index_capacity(size_t buckets)
+{
+    return GROW_LOAD * buckets;
+}
+
 void index_grow_later(struct index *index)
 {
     if (!index_wants_array(index))
@@ -249,7 +256,7 @@ bool index_grow(struct index *index, struct index_array *array)
     struct index_array *old = array_of(index);
     if (next_of(old) || array->mask + 1 != index_next_size(index))
         return false;
-    index->grow_at = GROW_LOAD * (array->mask + 1);
+    index->grow_at = index_capacity(array->mask + 1);
     if (old == index_nothing_array)
         store_release(&index->array, array);
     else
@@ -320,35 +327,7 @@ struct index_array *index_empty(struct index *index)
     return old == index_nothing_array ? NULL : old;
 }
 
-/* ---- sweeps ---------------------------------------------------------------------------------- */
-
-static unsigned collect(const struct index_bucket *bucket, struct entry **entries, unsigned max)
-{
-    unsigned n = 0;
-    for (; bucket; bucket = next_bucket(bucket)) {
-        for (unsigned i = 0; i < INDEX_WORDS; i++) {
-            struct entry *entry = index_entry(load_relaxed(&bucket->word[i]));
-            if (entry && n < max)
-                entries[n++] = entry;
-        }
-    }
-    return n;
-}
-
-/* While the index grows, the larger array's numbering is used: bucket b of it is in the old array's
- * bucket b modulo the old size until that has moved. Such a bucket comes twice a round, so that
- * the growth cannot carry an entry past the hand. */
-unsigned index_sweep(struct index *index, size_t *bucket, struct entry **entries, unsigned max)
-{
-    struct index_array *array = array_of(index);
-    struct index_array *next = next_of(array);
-    size_t mask = next ? next->mask : array->mask;
-    size_t at = (*bucket)++ & mask;
-    const struct index_bucket *old = index_bucket_at(array, at & array->mask);
-    if (next && (load_relaxed(&old->link) & INDEX_FORWARD))
-        return collect(index_bucket_at(next, at), entries, max);
-    return collect(old, entries, max);
-}
+/* ---- dismantling ------------------------------------------------------------------------------ */
 
 static unsigned take(struct index_bucket *bucket, struct entry **entries, unsigned max)
 {

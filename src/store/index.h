@@ -61,6 +61,7 @@ struct index_array {
     uint64_t doomed_tag;
     size_t doomed_at; /* buckets taken apart so far */
     bool holds_entries;
+    void *memory; /* the policy's, which goes with it */
     /* the buckets follow */
 };
 
@@ -137,6 +138,8 @@ bool index_is_stuck(const struct index *index); /* nothing can be inserted befor
 /* How many buckets the array that is wanted should have, and their bytes. */
 size_t index_next_size(const struct index *index);
 size_t index_array_bytes(size_t buckets);
+/* For how many entries an array of so many buckets is meant. */
+size_t index_capacity(size_t buckets);
 size_t index_slab_bytes(void); /* that an insertion may take besides */
 /* Zeroed; not under the lock: it may be large. Not charged. NULL: no memory. */
 struct index_array *index_array_new(const struct mem *mem, size_t buckets);
@@ -156,8 +159,6 @@ size_t index_charge(const struct index *index);
  * NULL if there was nothing. */
 struct index_array *index_empty(struct index *index);
 
-/* Up to max entries of one bucket's chain; *bucket runs from 0 on and wraps. For sweeps. */
-unsigned index_sweep(struct index *index, size_t *bucket, struct entry **entries, unsigned max);
 /* Takes up to max entries out of a replaced array that nobody reads; 0: it is empty. */
 unsigned index_array_take(struct index_array *array, struct entry **entries, unsigned max);
 

@@ -3,15 +3,12 @@
 
 #include "base/clock.h"
 #include "base/epoch.h"
-#include "store/policy.h"
 
 #include <sched.h>
 
-#define SWEEP_ENTRIES 32 /* that one turn of the hand looks at */
-#define SWEEP_BUCKETS 64
-
 void shard_init(struct shard *shard, const struct mem *mem, const struct hash_seed *seed,
-                struct budget *budget, struct flight_bound *bound, size_t limbo_max, int64_t now_ns)
+                struct budget *budget, struct flight_bound *bound, struct referee *referee,
+                size_t limbo_max, int64_t now_ns)
 {
     index_init(&shard->index, mem, seed, budget);
     lock_init(&shard->lock, RANK_SHARD);
@@ -20,6 +17,9 @@ void shard_init(struct shard *shard, const struct mem *mem, const struct hash_se
     group_init(&shard->group, &shard->lock, mem, bound);
     shard->budget = budget;
     shard->limbo_max = limbo_max;
+    shard->referee = referee;
+    if (referee)
+        policy_init(&shard->policy, &referee->rule, budget->max_bytes != BUDGET_MOST);
 }
 
 /* ---- unlinking ------------------------------------------------------------------------------- */
@@ -34,6 +34,8 @@ static void unlink_entry(struct shard *shard, _Atomic uint64_t *word) REQUIRES(s
 {
     struct entry *entry = index_entry(load_relaxed(word));
     size_t charge = entry_charge(entry);
+    if (shard->referee)
+        policy_remove(&shard->policy, entry);
     index_remove(&shard->index, word);
     budget_refund(shard->budget, charge, 1);
     shard->bytes -= charge;
@@ -68,11 +70,17 @@ static enum shard_end insert(struct shard *shard, uint64_t hash, struct entry *e
         return SHARD_NO_ROOM;
     shard->lacking.bytes += index_slab_bytes();
     enum shard_end end = put_end(index_insert(&shard->index, hash, entry));
-    if (end != SHARD_OK)
+    if (end != SHARD_OK) {
         budget_refund(shard->budget, charge, 1);
-    else
-        shard->bytes += charge;
-    return end;
+        return end;
+    }
+    shard->bytes += charge;
+    if (!shard->referee)
+        return SHARD_OK;
+    policy_add(&shard->policy, entry, hash);
+    if (referee_samples(shard->referee, hash))
+        referee_hear_miss(shard->referee, hash);
+    return SHARD_OK;
 }
 
 static enum shard_end overwrite(struct shard *shard, uint64_t hash, _Atomic uint64_t *word,
@@ -83,6 +91,8 @@ static enum shard_end overwrite(struct shard *shard, uint64_t hash, _Atomic uint
     shard->lacking = (struct budget_room){charge > old_charge ? charge - old_charge : 0, 0};
     if (!budget_reserve(shard->budget, shard->lacking.bytes, 0))
         return SHARD_NO_ROOM;
+    if (shard->referee)
+        policy_replace(&shard->policy, old, entry);
     index_replace(word, hash, entry);
     shard->bytes += charge - old_charge;
     if (charge < old_charge)
@@ -174,21 +184,16 @@ bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry
 
 void shard_evict(struct shard *shard, const struct budget_room *room, unsigned *evicted)
 {
-    struct entry *met[SWEEP_ENTRIES];
-    unsigned looked = 0;
-    for (unsigned i = 0; i < SWEEP_BUCKETS && looked < SWEEP_ENTRIES; i++) {
-        unsigned count = index_sweep(&shard->index, &shard->hand, met, SWEEP_ENTRIES - looked);
-        looked += count;
-        for (unsigned j = 0; j < count && !budget_has(shard->budget, room); j++) {
-            if (!policy_condemns(met[j]))
-                continue;
-            unlink_entry(shard, word_of_entry(shard, met[j]));
-            ++*evicted;
-        }
-        if (budget_has(shard->budget, room))
+    unsigned looks = SHARD_LOOKS;
+    while (!budget_has(shard->budget, room)) {
+        struct entry *victim = policy_victim(&shard->policy, &looks);
+        if (!victim)
             break;
+        policy_evict(&shard->policy, victim);
+        unlink_entry(shard, word_of_entry(shard, victim));
+        ++*evicted;
     }
-    lock_touch(looked);
+    lock_touch(2 * (size_t)(SHARD_LOOKS - looks));
 }
 
 void shard_pass_time(struct shard *shard, int64_t now_ns)
@@ -226,6 +231,16 @@ static void doom(struct shard *shard, struct index_array *array, bool holds_entr
     budget_refund_lasting(shard->budget, charge);
 }
 
+/* What the policy remembers goes with the array that it came with. */
+static void doom_memory(struct shard *shard, struct index_array *array) REQUIRES(shard->lock)
+{
+    array->memory = shard->memory;
+    array->bytes += shard->memory_bytes;
+    shard->memory = NULL;
+    shard->memory_bytes = 0;
+    policy_remember(&shard->policy, NULL, 0, 1);
+}
+
 /* The wheel is begun anew: the links of the entries that go with the arrays are never followed
  * again. */
 void shard_clear(struct shard *shard, int64_t now_ns)
@@ -234,9 +249,13 @@ void shard_clear(struct shard *shard, int64_t now_ns)
     group_fence_all(&shard->group);
     struct index_array *array = index_empty(&shard->index);
     wheel_init(&shard->wheel, now_ns);
+    if (shard->referee)
+        policy_clear(&shard->policy);
     budget_refund(shard->budget, shard->bytes, entries);
     shard->doomed_bytes += shard->bytes;
     shard->bytes = 0;
+    if (array)
+        doom_memory(shard, array);
     while (array) {
         struct index_array *next = load_relaxed(&array->next);
         doom(shard, array, true);
@@ -376,6 +395,60 @@ void shard_drop(struct shard_debris *debris)
     debris->count = 0;
 }
 
+/* A larger array, and the policy's memory for as many entries as that is for. */
+struct growth {
+    size_t bytes, memory_bytes; /* of both; of the memory */
+    size_t entries;
+    struct index_array *array;
+    void *memory, *block;
+};
+
+static struct growth growth_of(const struct shard *shard, size_t buckets)
+{
+    struct growth growth = {.entries = index_capacity(buckets)};
+    if (shard->referee)
+        growth.memory_bytes = mem_charge(policy_memory_bytes(growth.entries, 1) + CACHE_LINE);
+    growth.bytes = index_array_bytes(buckets) + growth.memory_bytes;
+    return growth;
+}
+
+static bool make_growth(struct shard *shard, struct growth *growth, size_t buckets)
+{
+    const struct mem *mem = shard->index.mem;
+    growth->array = index_array_new(mem, buckets);
+    if (!growth->array || !shard->referee)
+        return growth->array;
+    growth->memory = mem_zalloc_lines(mem, policy_memory_bytes(growth->entries, 1), &growth->block);
+    if (growth->memory)
+        return true;
+    index_array_free(growth->array);
+    return false;
+}
+
+/* A slice a hold: what is counted meanwhile may be lost. */
+static void copy_memory(struct shard *shard, const struct growth *growth)
+{
+    bool more = growth->memory != NULL;
+    for (size_t at = 0; more;) {
+        lock_take(&shard->lock);
+        more = policy_copy_memory(&shard->policy, growth->memory, growth->entries, 1, &at);
+        lock_release(&shard->lock);
+    }
+}
+
+/* What the policy remembered, in growth's place. */
+static void exchange_memory(struct shard *shard, struct growth *growth) REQUIRES(shard->lock)
+{
+    struct growth old = {.block = shard->memory, .memory_bytes = shard->memory_bytes};
+    if (!growth->memory)
+        return;
+    shard->memory = growth->block;
+    shard->memory_bytes = growth->memory_bytes;
+    policy_remember(&shard->policy, growth->memory, growth->entries, 1);
+    growth->block = old.block;
+    growth->memory_bytes = old.memory_bytes;
+}
+
 /* One thread at a time makes a larger array. Where stores have to wait for it, several may: all
  * but one of them are thrown away. */
 enum shard_end shard_grow(struct shard *shard, bool last_try, size_t *room)
@@ -390,21 +463,28 @@ enum shard_end shard_grow(struct shard *shard, bool last_try, size_t *room)
     lock_release(&shard->lock);
     if (!wanted)
         return SHARD_OK;
-    *room = index_array_bytes(buckets);
+    struct growth growth = growth_of(shard, buckets);
+    *room = growth.bytes;
     bool reserved = budget_reserve_lasting(shard->budget, *room);
-    struct index_array *array = reserved ? index_array_new(shard->index.mem, buckets) : NULL;
+    bool made = reserved && make_growth(shard, &growth, buckets);
+    if (made)
+        copy_memory(shard, &growth);
     lock_take(&shard->lock);
     if (!urgent)
         shard->array_coming = false;
-    bool used = array && !shard->group.closed && index_grow(&shard->index, array);
-    if (!array && last_try && !urgent)
+    bool used = made && !shard->group.closed && index_grow(&shard->index, growth.array);
+    if (used)
+        exchange_memory(shard, &growth);
+    if (!made && last_try && !urgent)
         index_grow_later(&shard->index);
     lock_release(&shard->lock);
-    if (reserved && !used)
-        budget_refund_lasting(shard->budget, *room);
-    if (array && !used)
-        index_array_free(array);
-    return array ? SHARD_OK : reserved ? SHARD_NO_MEMORY : SHARD_NO_ROOM;
+    if (reserved)
+        budget_refund_lasting(shard->budget, used ? growth.memory_bytes : *room);
+    if (made && !used)
+        index_array_free(growth.array);
+    if (growth.block)
+        mem_free(shard->index.mem, growth.block);
+    return made ? SHARD_OK : reserved ? SHARD_NO_MEMORY : SHARD_NO_ROOM;
 }
 
 static void drop_limbo(struct shard *shard)
@@ -431,6 +511,8 @@ void shard_fini(struct shard *shard)
             sched_yield();
     }
     drop_limbo(shard);
+    if (shard->memory)
+        mem_free(shard->index.mem, shard->memory);
     group_fini(&shard->group);
     lock_fini(&shard->lock);
 }
@@ -440,6 +522,8 @@ bool shard_check(struct shard *shard, FILE *why)
     lock_take(&shard->lock);
     bool sound = index_check(&shard->index, why);
     sound = wheel_check(&shard->wheel, why) && sound;
+    if (shard->referee)
+        sound = policy_check(&shard->policy, why) && sound;
     lock_release(&shard->lock);
     return sound;
 }

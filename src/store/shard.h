@@ -17,6 +17,7 @@
 #include "store/budget.h"
 #include "store/index.h"
 #include "store/limbo.h"
+#include "store/referee.h"
 #include "store/wheel.h"
 
 #include <stdbool.h>
@@ -25,18 +26,23 @@
 /* Most entries that one lock hold reaps, and most that a write frees on the side. */
 #define SHARD_SLICE 32
 #define SHARD_SIDE 8
+/* Most looks of one search for victims, each at an entry or at two that compete. */
+#define SHARD_LOOKS 24
 
 struct shard {
     struct index index; /* its array is read without the lock; the rest guarded */
     _Alignas(CACHE_LINE) struct lock lock;
-    bool array_coming;          /* guarded by lock: somebody is making a larger array */
-    size_t hand;                /* guarded by lock: bucket at which the sweep for victims goes on */
-    size_t limbo_max;           /* immutable: bytes in limbo above which writes are refused */
-    struct wheel wheel;         /* guarded by lock */
-    struct limbo limbo;         /* guarded by lock */
-    struct budget_room lacking; /* guarded by lock: what the last shard_put() had no room for */
-    size_t bytes;               /* guarded by lock: what the linked entries count for */
-    struct index_array *doomed; /* guarded by lock */
+    bool array_coming;           /* guarded by lock: somebody is making a larger array */
+    struct referee *referee;     /* immutable; NULL: nothing is ever evicted */
+    struct policy policy;        /* guarded by lock */
+    void *memory;                /* guarded by lock: the policy's, of keys */
+    size_t memory_bytes;         /* guarded by lock: as the budget counts it */
+    size_t limbo_max;            /* immutable: bytes in limbo above which writes are refused */
+    struct wheel wheel;          /* guarded by lock */
+    struct limbo limbo;          /* guarded by lock */
+    struct budget_room lacking;  /* guarded by lock: what the last shard_put() had no room for */
+    size_t bytes;                /* guarded by lock: what the linked entries count for */
+    struct index_array *doomed;  /* guarded by lock */
     struct index_array *in_hand; /* guarded by lock: of the doomed, that somebody is taking apart */
     size_t doomed_bytes;         /* guarded by lock */
     struct group group;          /* guarded by lock */
@@ -64,8 +70,8 @@ enum shard_end {
 enum shard_put { SHARD_SET, SHARD_ADD };
 
 void shard_init(struct shard *shard, const struct mem *mem, const struct hash_seed *seed,
-                struct budget *budget, struct flight_bound *bound, size_t limbo_max,
-                int64_t now_ns);
+                struct budget *budget, struct flight_bound *bound, struct referee *referee,
+                size_t limbo_max, int64_t now_ns);
 /* Of a closed shard that nobody uses any more: all that waits in limbo is dropped now. */
 void shard_fini(struct shard *shard);
 
@@ -88,7 +94,7 @@ struct entry *shard_find(struct shard *shard, uint64_t hash, const void *key, si
 /* Unlinks this very entry if it is still there and over. */
 bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry *entry,
                           const void *key, size_t key_len, int64_t now_ns) REQUIRES(shard->lock);
-/* Lets the hand go on over a few buckets, until there is room. */
+/* Evicts until there is room, or until it has looked at a few entries. */
 void shard_evict(struct shard *shard, const struct budget_room *room, unsigned *evicted)
     REQUIRES(shard->lock);
 /* Makes due what now_ns has passed. */

@@ -38,12 +38,16 @@ bool store_init(struct store *store, struct home *home, const struct hash_seed *
         return false;
     store->seed = *seed;
     store->shard_mask = shards - 1;
-    store->evicts = max_bytes || max_entries;
     store->home = home;
     budget_init(&store->budget, max_bytes, max_entries);
+    store->evicts = max_bytes || max_entries;
+    if (store->evicts && !referee_init(&store->referee, &home->mem, &store->budget)) {
+        mem_free(&home->mem, store->shards_block);
+        return false;
+    }
     for (size_t i = 0; i < shards; i++)
         shard_init(&store->shards[i], &home->mem, &store->seed, &store->budget, bound,
-                   limbo_for(max_bytes, shards), now_ns);
+                   store->evicts ? &store->referee : NULL, limbo_for(max_bytes, shards), now_ns);
     return true;
 }
 
@@ -51,6 +55,8 @@ void store_fini(struct store *store)
 {
     for (size_t i = 0; i <= store->shard_mask; i++)
         shard_fini(&store->shards[i]);
+    if (store->evicts)
+        referee_fini(&store->referee);
     mem_free(&store->home->mem, store->shards_block);
 }
 
@@ -62,57 +68,68 @@ static void count(struct store *store, enum counter counter, uint64_t n)
 
 /* ---- relief ---------------------------------------------------------------------------------- */
 
-/* Turns that surely bring the hand round often enough to condemn something, if there is
- * anything. */
+/* Turns in which the policy surely has looked at everything until it was cool. */
 static size_t turns_for(const struct shard *shard)
 {
-    return 4 * (index_next_size(&shard->index) / 32 + 1);
+    return (ENTRY_HEAT + 1) * shard->index.count / SHARD_LOOKS + 2;
+}
+
+/* What a search for room has come to so far. */
+struct search {
+    struct budget_room room, freed;
+    bool found; /* if only for a moment: others may have taken it since */
+};
+
+static bool has_room(const struct store *store, struct search *search)
+{
+    bool has = budget_has(&store->budget, &search->room);
+    search->found |= has;
+    return has;
 }
 
 /* Evicts in one shard until there is room, a share is evicted or nothing is left. */
-static bool evict_in(struct store *store, struct shard *shard, const struct budget_room *room,
-                     struct budget_room *freed)
+static bool evict_in(struct store *store, struct shard *shard, struct search *search)
 {
     size_t turns = 1;
     unsigned evicted = 0;
-    for (size_t i = 0; i < turns && !budget_has(&store->budget, room) && evicted < MOST_EVICTED;
-         i++) {
+    for (size_t i = 0; i < turns && !has_room(store, search) && evicted < MOST_EVICTED; i++) {
         lock_take(&shard->lock);
         size_t before = shard->bytes;
-        shard_evict(shard, room, &evicted);
-        freed->bytes += before - shard->bytes;
+        shard_evict(shard, &search->room, &evicted);
+        search->freed.bytes += before - shard->bytes;
         turns = shard->index.count ? turns_for(shard) : 0;
         lock_release(&shard->lock);
     }
-    freed->entries += evicted;
+    search->freed.entries += evicted;
     count(store, COUNTER_evicted, evicted);
     return evicted > 0;
 }
 
 /* Others may take the room while it is being made: after twice what is lacking it is their turn
  * to make some. */
-static bool is_enough(const struct budget_room *freed, const struct budget_room *room)
+static bool is_enough(const struct search *search)
 {
+    const struct budget_room *freed = &search->freed, *room = &search->room;
     return freed->bytes > 2 * room->bytes && freed->entries > 2 * room->entries + MOST_EVICTED;
 }
 
 /* In the shard at hand first, then in the others in turn, until a whole round has evicted
- * nothing. */
+ * nothing. True: it is worth another try. */
 static bool make_room(struct store *store, struct shard *near, struct budget_room room)
 {
-    struct budget_room freed = {0, 0};
+    struct search search = {room, {0, 0}, false};
     if (!budget_could_have(&store->budget, room.bytes))
         return false;
-    bool progress = evict_in(store, near, &room, &freed);
-    for (bool more = true; more && !is_enough(&freed, &room);) {
+    bool progress = evict_in(store, near, &search);
+    for (bool more = true; more && !is_enough(&search);) {
         more = false;
-        for (size_t i = 0; i <= store->shard_mask && !budget_has(&store->budget, &room); i++) {
+        for (size_t i = 0; i <= store->shard_mask && !has_room(store, &search); i++) {
             uint32_t victim = fetch_add_relaxed(&store->next_victim, 1);
-            more |= evict_in(store, &store->shards[victim & store->shard_mask], &room, &freed);
+            more |= evict_in(store, &store->shards[victim & store->shard_mask], &search);
         }
         progress |= more;
     }
-    return progress || budget_has(&store->budget, &room);
+    return progress || search.found || has_room(store, &search);
 }
 
 bool store_make_room(struct store *store, struct shard *near, size_t bytes)
@@ -414,7 +431,7 @@ void store_fork_child(struct store *store)
         struct shard *shard = &store->shards[i];
         shard_fork_child(shard);
         bytes += shard->bytes;
-        lasting += index_charge(&shard->index);
+        lasting += index_charge(&shard->index) + shard->memory_bytes;
         entries += shard->index.count;
     }
     budget_recount(&store->budget, bytes, lasting, entries);

@@ -19,10 +19,11 @@ struct store {
     struct hash_seed seed; /* immutable */
     struct shard *shards;  /* immutable */
     size_t shard_mask;     /* immutable */
-    bool evicts;           /* immutable: there is a bound */
+    bool evicts;           /* immutable: there is a bound, and a referee */
     struct home *home;     /* immutable */
     void *shards_block;
     struct budget budget;
+    struct referee referee;
     _Atomic uint32_t next_victim; /* shard at which the search for room goes on */
     _Atomic uint32_t next_reaped; /* and that for what is over */
 };

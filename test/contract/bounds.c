@@ -166,6 +166,129 @@ TEST(overwriting_in_a_full_cache_evicts_nobody_else)
     check_overwriting(2 * MIB, 0, 5000);
 }
 
+/* ---- who goes ------------------------------------------------------------------------------------ */
+
+/* One bound of the two, of about so many entries of that many bytes. */
+struct crowd {
+    aside_cache *cache;
+    size_t max_bytes, max_entries, entries;
+};
+
+static const char contents[1000] = "";
+
+static struct crowd crowd_bounded_by(bool by_bytes)
+{
+    struct crowd crowd = {NULL, 0, 0, 1000};
+    if (by_bytes)
+        crowd.max_bytes = MIB + MIB / 4;
+    else
+        crowd.max_entries = crowd.entries;
+    crowd.cache = open_bounded(crowd.max_bytes, crowd.max_entries);
+    return crowd;
+}
+
+/* True for a hit; a miss is stored. */
+static bool crowd_ask(const struct crowd *crowd, uint64_t key)
+{
+    if (aside_copy(crowd->cache, &key, sizeof key, NULL, 0, NULL) != ASIDE_MISS)
+        return true;
+    CHECK_STATUS(
+        aside_set(crowd->cache, &key, sizeof key, contents, sizeof contents, ASIDE_FOREVER),
+        ASIDE_OK);
+    check_bounds(crowd->cache, crowd->max_bytes, crowd->max_entries);
+    return false;
+}
+
+static size_t crowd_ask_range(const struct crowd *crowd, uint64_t first, size_t count)
+{
+    size_t hits = 0;
+    for (uint64_t key = first; key < first + count; key++)
+        hits += crowd_ask(crowd, key);
+    return hits;
+}
+
+static void check_scan(bool by_bytes)
+{
+    struct crowd crowd = crowd_bounded_by(by_bytes);
+    size_t wanted = crowd.entries / 3;
+    for (int turn = 0; turn < 5; turn++)
+        (void)crowd_ask_range(&crowd, 0, wanted);
+    CHECK_INT(crowd_ask_range(&crowd, 1000000, 20 * crowd.entries), 0);
+    CHECK(crowd_ask_range(&crowd, 0, wanted) >= wanted * 9 / 10);
+    end_cache(crowd.cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
+TEST(a_scan_of_keys_that_are_asked_for_once_leaves_those_that_are_asked_for_often)
+{
+    check_scan(false);
+    check_scan(true);
+}
+
+/* If the least recently used went, or the oldest, there would be not one hit. */
+static void check_loop(bool by_bytes)
+{
+    enum { TURNS = 20 };
+    struct crowd crowd = crowd_bounded_by(by_bytes);
+    size_t hits = 0;
+    for (int turn = 0; turn < 2 * TURNS; turn++) {
+        size_t now = crowd_ask_range(&crowd, 0, 2 * crowd.entries);
+        hits += turn < TURNS ? 0 : now;
+    }
+    CHECK(hits >= TURNS * 2 * crowd.entries * 3 / 10);
+    end_cache(crowd.cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
+TEST(a_loop_over_twice_as_many_keys_as_there_is_room_for_has_hits)
+{
+    check_loop(false);
+    check_loop(true);
+}
+
+/* Everything was asked for once, a while ago: what is new is wanted soon again. */
+static void check_news(bool by_bytes)
+{
+    struct crowd crowd = crowd_bounded_by(by_bytes);
+    size_t hits = 0, news = 60 * crowd.entries, last = 10 * crowd.entries;
+    for (uint64_t key = 1000; key < 1000 + news; key++) {
+        (void)crowd_ask(&crowd, key);
+        for (uint64_t ago = 1; ago <= 2; ago++) {
+            bool hit = crowd_ask(&crowd, key - ago * crowd.entries / 8);
+            hits += key >= 1000 + news - last && hit;
+        }
+    }
+    CHECK(hits >= 2 * last * 8 / 10);
+    end_cache(crowd.cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
+TEST(where_what_is_new_is_wanted_soon_again_it_is_there)
+{
+    check_news(false);
+    check_news(true);
+}
+
+/* ---- room that comes back ------------------------------------------------------------------------ */
+
+/* Beside a large value, and whatever the index had grown to before. */
+TEST(a_cleared_cache_has_room_for_what_an_empty_one_has)
+{
+    static char bytes[MIB - 8192];
+    aside_cache *cache = open_bounded(MIB, 0);
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("large"), bytes, sizeof bytes, ASIDE_FOREVER),
+                 ASIDE_OK);
+    for (uint32_t i = 0; i < 20000; i++)
+        CHECK_STATUS(aside_set(cache, &i, sizeof i, NULL, 0, ASIDE_FOREVER), ASIDE_OK);
+    CHECK_STATUS(aside_clear(cache), ASIDE_OK);
+    CHECK(STAT(cache, bytes) < 8192);
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("large"), bytes, sizeof bytes, ASIDE_FOREVER),
+                 ASIDE_OK);
+    check_bounds(cache, MIB, 0);
+    end_cache(cache);
+    CHECK_INT(ledger.live_blocks, 0);
+}
+
 TEST(deleting_makes_room)
 {
     static char bytes[MIB];

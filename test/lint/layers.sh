@@ -25,7 +25,10 @@ rooms() {
 1 store/budget
 1 store/index
 1 store/wheel
+1 store/sketch
+1 store/ghosts
 1 store/policy
+1 store/referee
 1 store/limbo
 1 flight/waiter
 1 flight/cancel

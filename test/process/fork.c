@@ -2795,6 +2795,87 @@ TEST_LIMIT(a_process_may_fork_while_caches_are_opened_and_closed, 120)
     busy_end(&busy);
 }
 
+/* ---- a full cache -------------------------------------------------------------------------------- */
+
+/* Half of its keys are sampled by those who find out what eviction pays. */
+struct full {
+    aside_cache *cache;
+    _Atomic bool stop;
+    _Atomic uint64_t turns;
+};
+
+#define FULL_ENTRIES 64
+
+static void see_nothing(const void *data, size_t size, void *ctx)
+{
+    (void)data, (void)size, (void)ctx;
+}
+
+static aside_status visit_full(struct full *full, uint64_t key)
+{
+    return aside_visit(full->cache, &key, sizeof key, see_nothing, NULL);
+}
+
+/* A miss is stored, and somebody goes. */
+static void *full_main(void *arg)
+{
+    struct full *full = (struct full *)arg;
+    while (!atomic_load(&full->stop)) {
+        uint64_t key = test_random() % (2 * FULL_ENTRIES);
+        if (visit_full(full, key) == ASIDE_MISS)
+            CHECK_STATUS(aside_set(full->cache, &key, sizeof key, "v", 1, ASIDE_FOREVER), ASIDE_OK);
+        atomic_fetch_add(&full->turns, 1);
+    }
+    return NULL;
+}
+
+static _Noreturn void evict_in_a_child(struct full *full)
+{
+    perturb(0);
+    for (uint64_t key = 0; key < 2 * FULL_ENTRIES; key++)
+        (void)visit_full(full, key);
+    if (SANITIZED)
+        child_done();
+    uint64_t evicted = STAT(full->cache, evicted);
+    for (uint64_t i = 0; i < 10 * FULL_ENTRIES; i++) {
+        uint64_t key = i % (2 * FULL_ENTRIES) + 1000;
+        if (visit_full(full, key) == ASIDE_MISS)
+            CHECK_STATUS(aside_set(full->cache, &key, sizeof key, "v", 1, ASIDE_FOREVER), ASIDE_OK);
+        CHECK(aside_count(full->cache) <= FULL_ENTRIES);
+    }
+    CHECK(STAT(full->cache, evicted) > evicted + 3 * FULL_ENTRIES);
+    end_cache(full->cache);
+    child_done();
+}
+
+TEST_LIMIT(the_child_of_a_process_that_hits_and_evicts_all_the_time_goes_on_evicting, 120)
+{
+    struct full full = {0};
+    pthread_t threads[2];
+    aside_options options = quiet_options();
+    options.max_entries = FULL_ENTRIES;
+    full.cache = open_cache(&options);
+    (void)visit_full(&full, 0); /* this thread has its counters by then */
+    perturb(test_random() | 1);
+    for (size_t i = 0; i < COUNT_OF(threads); i++)
+        threads[i] = thread_start(full_main, &full);
+    for (long round = test_rounds(100); round > 0; round--) {
+        uint64_t until = atomic_load(&full.turns) + test_random() % 64;
+        WAIT_UNTIL(atomic_load(&full.turns) >= until);
+        struct child child = child_fork();
+        if (child.pid == 0)
+            evict_in_a_child(&full);
+        child_end(&child, CHILD_DONE);
+    }
+    atomic_store(&full.stop, true);
+    for (size_t i = 0; i < COUNT_OF(threads); i++)
+        thread_join(threads[i]);
+    perturb(0);
+    end_cache(full.cache);
+}
+
+/* ---- at rest ------------------------------------------------------------------------------------- */
+
 /* At rest a fork leaves nothing at all in the parent, be there flights or not. */
 TEST(forks_of_a_process_at_rest_leave_nothing_in_it)
 {

@@ -259,22 +259,30 @@ TEST(the_bits_do_not_overlap)
 
 enum { ORDERED = 400 };
 
-/* The keys of a cache in the order of its buckets. */
+/* The keys of a shard in the order of its buckets: how many. A bucket that has moved to a larger
+ * array is met there. */
+static size_t order_of_shard(const struct shard *shard, uint32_t *order)
+{
+    struct entry *entries[64];
+    size_t got = 0;
+    for (const struct index_array *a = atomic_load(&shard->index.array); a;
+         a = atomic_load(&a->next)) {
+        for (size_t at = a->moved; at <= a->mask; at++) {
+            unsigned count = chain_entries(index_bucket_at(a, at), entries, COUNT_OF(entries));
+            for (unsigned i = 0; i < count; i++)
+                memcpy(&order[got++], entries[i]->bytes, 4);
+        }
+    }
+    return got;
+}
+
 static void order_of(aside_cache *cache, uint32_t order[ORDERED])
 {
     size_t got = 0;
     for (uint32_t i = 0; i < ORDERED; i++)
         CHECK_STATUS(aside_set(cache, &i, sizeof i, NULL, 0, ASIDE_FOREVER), ASIDE_OK);
-    for (size_t s = 0; s <= cache->store.shard_mask; s++) {
-        struct entry *entries[64];
-        struct index *index = &cache->store.shards[s].index;
-        size_t buckets = index_next_size(index);
-        for (size_t at = 0; at < buckets / 2;) {
-            unsigned count = index_sweep(index, &at, entries, 64);
-            for (unsigned j = 0; j < count; j++)
-                memcpy(&order[got++], entries[j]->bytes, 4);
-        }
-    }
+    for (size_t s = 0; s <= cache->store.shard_mask; s++)
+        got += order_of_shard(&cache->store.shards[s], order + got);
     CHECK_INT(got, ORDERED);
 }
 
@@ -327,6 +335,19 @@ static uint64_t fnv1a(const void *key, size_t length)
     return hash;
 }
 
+static unsigned longest_chain(const struct shard *shard)
+{
+    unsigned longest = 0;
+    for (const struct index_array *a = atomic_load(&shard->index.array); a;
+         a = atomic_load(&a->next)) {
+        for (size_t at = a->moved; at <= a->mask; at++) {
+            unsigned count = chain_entries(index_bucket_at(a, at), NULL, 0);
+            longest = count > longest ? count : longest;
+        }
+    }
+    return longest;
+}
+
 /* The longest chain; *ns is how long setting and getting all the keys took. */
 static unsigned cost(const uint64_t *keys, int64_t *ns)
 {
@@ -341,11 +362,8 @@ static unsigned cost(const uint64_t *keys, int64_t *ns)
         CHECK_STATUS(aside_copy(cache, &keys[i], sizeof keys[i], NULL, 0, NULL), ASIDE_OK);
     *ns = test_now_ns() - began;
     for (size_t s = 0; s <= cache->store.shard_mask; s++) {
-        struct entry *entries[128];
-        for (size_t at = 0; at < 4096;) {
-            unsigned count = index_sweep(&cache->store.shards[s].index, &at, entries, 128);
-            longest = count > longest ? count : longest;
-        }
+        unsigned chain = longest_chain(&cache->store.shards[s]);
+        longest = chain > longest ? chain : longest;
     }
     end_cache(cache);
     return longest;

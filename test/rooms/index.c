@@ -1,6 +1,6 @@
 /*
  * index.c -- store/index: what is there is found, at every step of a growth and by readers without a
- * lock; what could not be done has changed nothing; sweeps come to every entry.
+ * lock; what could not be done has changed nothing; taking apart comes to every entry.
  */
 #include "rooms.h"
 
@@ -470,7 +470,7 @@ TEST(the_bytes_of_an_array_cover_what_was_allocated)
     end();
 }
 
-/* ---- sweeps -------------------------------------------------------------------------------------- */
+/* ---- taking apart -------------------------------------------------------------------------------- */
 
 static unsigned met[KEYS];
 
@@ -486,115 +486,11 @@ static void note(struct entry **entries, unsigned count)
     }
 }
 
-/* How often each entry is met in one round from there. */
-static void sweep_round(size_t *at, size_t buckets)
-{
-    struct entry *entries[256];
-    memset(met, 0, sizeof met);
-    for (size_t n = 0; n < buckets; n++)
-        note(entries, index_sweep(&index_, at, entries, 256));
-}
-
 static void check_met_once(void)
 {
     for (uint32_t i = 0; i < KEYS; i++)
         CHECK_INT(met[i], linked[i] ? 1 : 0);
 }
-
-/* Of the array, or of the larger one while there are two. */
-static size_t buckets_now(void)
-{
-    struct index_array *array = atomic_load(&index_.array), *next = atomic_load(&array->next);
-    return (next ? next->mask : array->mask) + 1;
-}
-
-TEST(a_round_of_the_sweep_meets_every_entry_once)
-{
-    begin(0);
-    fill(700);
-    size_t at = random_below(1000000);
-    sweep_round(&at, buckets_now());
-    check_met_once();
-    end();
-    begin(0);
-    make_colliding(50, 10); /* overflow buckets belong to their chain */
-    CHECK(grow());
-    for (uint32_t i = 0; i < 50; i++)
-        CHECK_INT(insert(i), INDEX_OK);
-    sweep_round(&at, buckets_now());
-    check_met_once();
-    end();
-}
-
-/* A bucket that has not moved yet comes up twice in a round of the larger numbering. */
-static void check_met_once_or_twice(void)
-{
-    for (uint32_t i = 0; i < KEYS; i++)
-        CHECK(linked[i] ? met[i] == 1 || met[i] == 2 : met[i] == 0);
-}
-
-TEST(in_the_middle_of_a_growth_it_meets_every_entry_and_none_three_times)
-{
-    begin(0);
-    fill(500);
-    size_t at = random_below(1000000);
-    CHECK(grow());
-    do {
-        sweep_round(&at, buckets_now());
-        check_met_once_or_twice();
-    } while (!step());
-    sweep_round(&at, buckets_now());
-    check_met_once();
-    end();
-}
-
-TEST(a_sweep_that_a_growth_overtakes_misses_nothing)
-{
-    struct entry *entries[256];
-    begin(0);
-    fill(200);
-    for (int growth = 0; growth < 3; growth++) {
-        size_t at = random_below(1000000);
-        memset(met, 0, sizeof met);
-        CHECK(grow());
-        for (size_t n = buckets_now(); n > 0; n--) {
-            note(entries, index_sweep(&index_, &at, entries, 256));
-            if (growing() && random_below(2))
-                (void)step();
-        }
-        check_met_once_or_twice();
-        while (growing())
-            (void)step();
-    }
-    end();
-}
-
-TEST(a_sweep_gives_no_more_than_it_was_asked_for)
-{
-    struct entry *entries[4] = {NULL};
-    begin(0);
-    make_colliding(20, 10);
-    CHECK(grow());
-    for (uint32_t i = 0; i < 20; i++)
-        CHECK_INT(insert(i), INDEX_OK);
-    for (size_t at = 0; at < 8;)
-        CHECK(index_sweep(&index_, &at, entries, 3) <= 3);
-    CHECK(entries[3] == NULL);
-    size_t at = 0;
-    CHECK_INT(index_sweep(&index_, &at, entries, 0), 0);
-    end();
-}
-
-TEST(a_sweep_of_nothing_meets_nothing)
-{
-    struct entry *entries[4];
-    begin(0);
-    for (size_t at = 0; at < 8;)
-        CHECK_INT(index_sweep(&index_, &at, entries, 4), 0);
-    end();
-}
-
-/* ---- taking apart -------------------------------------------------------------------------------- */
 
 static void take_apart(struct index_array *array, unsigned max)
 {

@@ -13,6 +13,7 @@
 #include "contract/helpers.h"
 #include "store/budget.h"
 #include "store/entry.h"
+#include "store/index.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -66,6 +67,25 @@ static inline struct entry *entry_make(struct home *home, const void *key, size_
     memset(entry->bytes + entry_value_offset(entry), 'v', size);
     entry_set_times(entry, now_ns, until_ns, 0);
     return entry;
+}
+
+/* ---- an index at rest ---------------------------------------------------------------------------- */
+
+/* The entries of one chain, at most so many: how many there are. */
+static inline unsigned chain_entries(const struct index_bucket *bucket, struct entry **entries,
+                                     unsigned max)
+{
+    unsigned count = 0;
+    while (bucket) {
+        for (unsigned i = 0; i < INDEX_WORDS; i++) {
+            struct entry *entry = index_entry(atomic_load(&bucket->word[i]));
+            if (entry && count < max)
+                entries[count] = entry;
+            count += entry != NULL;
+        }
+        bucket = (const struct index_bucket *)(atomic_load(&bucket->link) & ~INDEX_FORWARD);
+    }
+    return count;
 }
 
 /* ---- a reader inside the epoch ------------------------------------------------------------------- */

@@ -9,9 +9,15 @@
 enum { MANY = 10000 };
 
 static struct ground ground;
+static struct referee referee; /* of a shard that has a bound, and so evicts */
 static struct shard *shard;
 static void *shard_block;
 static int64_t now;
+
+static bool evicts(void)
+{
+    return ground.budget.max_bytes != BUDGET_MOST || ground.budget.max_entries != BUDGET_MOST;
+}
 
 static void begin(size_t max_bytes, size_t max_entries, size_t limbo_max)
 {
@@ -19,7 +25,9 @@ static void begin(size_t max_bytes, size_t max_entries, size_t limbo_max)
     ground_init(&ground, max_bytes, max_entries);
     shard = mem_zalloc_lines(&mem_default, sizeof *shard, &shard_block);
     CHECK(shard != NULL);
-    shard_init(shard, &ground.mem, &ground.seed, &ground.budget, NULL, limbo_max, now);
+    CHECK(!evicts() || referee_init(&referee, &ground.mem, &ground.budget));
+    shard_init(shard, &ground.mem, &ground.seed, &ground.budget, NULL, evicts() ? &referee : NULL,
+               limbo_max, now);
 }
 
 /* The housekeeping that follows a write, pressed or not. */
@@ -46,6 +54,18 @@ static void free_waiting(void)
     CHECK_INT(shard->doomed_bytes, 0);
 }
 
+/* The policy's memory is the last thing that the shard has reserved. */
+static void fini(void)
+{
+    size_t memory_bytes = shard->memory_bytes;
+    shard_fini(shard);
+    budget_refund(&ground.budget, memory_bytes, 0);
+    if (evicts())
+        referee_fini(&referee);
+    mem_free(&mem_default, shard_block);
+    ground_fini(&ground);
+}
+
 static void end(void)
 {
     lock_take(&shard->lock);
@@ -53,9 +73,7 @@ static void end(void)
     shard->group.closed = true;
     lock_release(&shard->lock);
     free_waiting();
-    shard_fini(shard);
-    mem_free(&mem_default, shard_block);
-    ground_fini(&ground);
+    fini();
 }
 
 static uint64_t hash(uint32_t i)
@@ -120,13 +138,20 @@ static size_t count(void)
     return shard->index.count;
 }
 
-/* What is linked, and nothing else, is reserved, beside the arrays. */
+/* An array, with the policy's memory for as many entries. */
+static size_t table_bytes(size_t buckets)
+{
+    size_t memory = policy_memory_bytes(index_capacity(buckets), 1) + CACHE_LINE;
+    return index_array_bytes(buckets) + (evicts() ? mem_charge(memory) : 0);
+}
+
+/* What is linked, and nothing else, is reserved, beside the arrays and the policy's memory. */
 static void check_bytes(void)
 {
     size_t arrays = 0;
     for (struct index_array *a = atomic_load(&shard->index.array); a; a = atomic_load(&a->next))
         arrays += a->bytes ? index_array_charge(a) : 0;
-    CHECK_INT(ground.budget.bytes, shard->bytes + arrays);
+    CHECK_INT(ground.budget.bytes, shard->bytes + arrays + shard->memory_bytes);
     CHECK_INT(ground.budget.entries, count());
     CHECK(shard_check(shard, stderr));
 }
@@ -259,7 +284,10 @@ TEST(a_closed_shard_takes_nothing)
 
 TEST(what_does_not_fit_changes_nothing)
 {
-    begin(index_array_bytes(8) + 1000, 0, SIZE_MAX);
+    begin(1, 0, SIZE_MAX);
+    size_t table = table_bytes(8);
+    end();
+    begin(table + 1000, 0, SIZE_MAX);
     CHECK_INT(put_as(1, make(1, 500, CLOCK_NEVER), SHARD_SET), SHARD_OK);
     size_t bytes = ground.budget.bytes;
     CHECK_INT(put_as(2, make(2, 500, CLOCK_NEVER), SHARD_SET), SHARD_NO_ROOM);
@@ -369,7 +397,7 @@ TEST(reaping_goes_in_small_steps)
 
 TEST(evicting_goes_in_small_steps)
 {
-    begin(0, 0, SIZE_MAX);
+    begin(0, 2 * MANY, SIZE_MAX);
     put_many(CLOCK_NEVER);
     unsigned evicted = 0;
     for (int turn = 0; count() > 0 && turn < 4 * MANY; turn++) {
@@ -383,6 +411,71 @@ TEST(evicting_goes_in_small_steps)
     }
     CHECK_INT(count(), 0);
     CHECK_INT(evicted, MANY);
+    check_bytes();
+    end();
+}
+
+/* ---- what the policy remembers ------------------------------------------------------------------- */
+
+static unsigned counted(uint32_t i)
+{
+    return sketch_count(&shard->policy.sketch, policy_print_of(hash(i)));
+}
+
+TEST(what_the_policy_remembers_grows_with_the_index_and_is_kept)
+{
+    begin(0, 2 * MANY, SIZE_MAX);
+    for (int times = 0; times < 5; times++) {
+        store(0, CLOCK_NEVER);
+        CHECK_INT(drop(0), SHARD_OK);
+    }
+    size_t before = shard->memory_bytes;
+    CHECK(before > 0 && counted(0) == 5);
+    put_many(CLOCK_NEVER);
+    CHECK(shard->memory_bytes >= policy_memory_bytes(MANY, 1));
+    CHECK(counted(0) >= 6);
+    check_bytes();
+    end();
+}
+
+TEST(a_clear_gives_back_what_the_policy_remembers)
+{
+    begin((size_t)1 << 30, 0, SIZE_MAX);
+    int64_t blocks = ground.ledger.live_blocks;
+    for (int turn = 0; turn < 3; turn++) {
+        put_many(CLOCK_NEVER);
+        lock_take(&shard->lock);
+        shard_clear(shard, now);
+        lock_release(&shard->lock);
+        CHECK_INT(ground.budget.bytes, 0);
+        CHECK_INT(ground.budget.lasting, 0);
+        CHECK_INT(counted(0), 0);
+        free_waiting();
+        CHECK_INT(ground.ledger.live_blocks, blocks);
+    }
+    end();
+}
+
+TEST(a_search_for_room_looks_at_a_few_and_the_next_goes_on_from_there)
+{
+    begin(0, 1000, SIZE_MAX);
+    for (uint32_t i = 0; i < 100; i++)
+        store(i, CLOCK_NEVER);
+    for (uint32_t i = 0; i < 99; i++) { /* all but the last are hot */
+        lock_take(&shard->lock);
+        struct entry *entry = shard_find(shard, hash(i), &i, sizeof i);
+        lock_release(&shard->lock);
+        policy_hit(entry);
+        policy_hit(entry);
+    }
+    unsigned evicted = 0, searches = 0;
+    for (; evicted == 0; searches++) {
+        lock_take(&shard->lock);
+        shard_evict(shard, &(struct budget_room){0, 901}, &evicted);
+        lock_release(&shard->lock);
+    }
+    CHECK(searches >= 99 / SHARD_LOOKS && searches <= 4 * 100 / SHARD_LOOKS);
+    CHECK_INT(evicted, 1);
     check_bytes();
     end();
 }
@@ -507,7 +600,7 @@ static void check_refused_growth(enum shard_end expected, int64_t fail_at)
         CHECK(index_wants_array(&shard->index));
         ground.ledger.fail_at = fail_at;
         CHECK_INT(shard_grow(shard, last_try, &room), expected);
-        CHECK_INT(room, index_array_bytes(index_next_size(&shard->index)));
+        CHECK_INT(room, table_bytes(index_next_size(&shard->index)));
         CHECK(!shard->array_coming);
     }
     CHECK(!index_wants_array(&shard->index));
@@ -518,6 +611,13 @@ TEST(after_the_last_try_for_a_table_nobody_tries_for_a_while)
     begin(0, 0, SIZE_MAX);
     fill_until_growth_is_wanted();
     check_refused_growth(SHARD_NO_MEMORY, 1);
+    check_bytes();
+    end();
+    begin(0, MANY, SIZE_MAX);
+    fill_until_growth_is_wanted();
+    int64_t blocks = ground.ledger.live_blocks;
+    check_refused_growth(SHARD_NO_MEMORY, 2); /* for what the policy remembers */
+    CHECK_INT(ground.ledger.live_blocks, blocks);
     check_bytes();
     end();
     begin(64 << 10, 0, SIZE_MAX);
@@ -762,6 +862,13 @@ TEST(the_check_reports_what_is_broken)
     link->prev = link;
     CHECK(!shard_check(shard, nowhere));
     *link = right;
+    CHECK(shard_check(shard, stderr));
+    end();
+    begin(0, 100, SIZE_MAX);
+    store(key, CLOCK_NEVER);
+    shard->policy.small.weight++;
+    CHECK(!shard_check(shard, nowhere));
+    shard->policy.small.weight--;
     CHECK(shard_check(shard, stderr));
     fclose(nowhere);
     end();

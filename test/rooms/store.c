@@ -714,6 +714,31 @@ TEST(bounds_hold_and_nothing_leaks_with_four_writers)
     finish(cache);
 }
 
+static void *fill_main(void *arg)
+{
+    aside_cache *cache = arg;
+    for (long i = test_rounds(3000); i > 0; i--) {
+        uint64_t key = test_random();
+        CHECK_STATUS(aside_set(cache, &key, sizeof key, "v", 1, ASIDE_FOREVER), ASIDE_OK);
+    }
+    return NULL;
+}
+
+/* Room that was there and has been taken before one came to it is no reason to give up. */
+TEST(two_writers_in_a_full_cache_take_each_others_room_and_are_not_refused)
+{
+    pthread_t writers[2];
+    aside_cache *cache = open_with(0, 64);
+    perturb(test_seed() | 1);
+    for (size_t i = 0; i < COUNT_OF(writers); i++)
+        writers[i] = thread_start(fill_main, cache);
+    for (size_t i = 0; i < COUNT_OF(writers); i++)
+        thread_join(writers[i]);
+    perturb(0);
+    CHECK_INT(STAT(cache, store_refused), 0);
+    finish(cache);
+}
+
 /* ---- a fork -------------------------------------------------------------------------------------- */
 
 TEST(what_others_had_reserved_is_free_in_the_child)
