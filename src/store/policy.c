@@ -180,7 +180,7 @@ static struct entry *contest(struct policy *policy, struct entry *last)
 static struct entry *look(struct policy *policy)
 {
     struct entry *last = last_of(&policy->small);
-    if (!last || (policy->small.weight < small_target(policy) && policy->main.count))
+    if (!last || policy->small.weight < small_target(policy))
         return look_at_main(policy);
     return rule_of(policy)->contest ? contest(policy, last) : second_look(policy, last);
 }

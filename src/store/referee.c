@@ -170,10 +170,9 @@ void referee_hear_hit(struct referee *referee, uint64_t hash, uint64_t *last)
         return;
     *last = hash;
     hear(referee, hash);
-    if (referee->credit)
-        referee->credit--;
-    if (referee->credit == 0)
+    if (referee->credit <= 1)
         store_relaxed(&referee->listens, false);
+    referee->credit -= referee->credit > 0;
     lock_release(&referee->lock);
 }
 
@@ -238,6 +237,5 @@ bool referee_init(struct referee *referee, const struct mem *mem, const struct b
 void referee_fini(struct referee *referee)
 {
     lock_fini(&referee->lock);
-    if (referee->miniatures)
-        mem_free(referee->mem, referee->block);
+    mem_free(referee->mem, referee->block);
 }

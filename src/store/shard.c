@@ -478,7 +478,7 @@ enum shard_end shard_grow(struct shard *shard, bool last_try, size_t *room)
     if (!made && last_try && !urgent)
         index_grow_later(&shard->index);
     lock_release(&shard->lock);
-    if (reserved)
+    if (reserved) /* of what is used, the bytes of the memory that it has taken the place of */
         budget_refund_lasting(shard->budget, used ? growth.memory_bytes : *room);
     if (made && !used)
         index_array_free(growth.array);
@@ -511,8 +511,6 @@ void shard_fini(struct shard *shard)
             sched_yield();
     }
     drop_limbo(shard);
-    if (shard->memory)
-        mem_free(shard->index.mem, shard->memory);
     group_fini(&shard->group);
     lock_fini(&shard->lock);
 }

@@ -129,7 +129,7 @@ static bool make_room(struct store *store, struct shard *near, struct budget_roo
         }
         progress |= more;
     }
-    return progress || search.found || has_room(store, &search);
+    return progress || search.found;
 }
 
 bool store_make_room(struct store *store, struct shard *near, size_t bytes)

@@ -722,10 +722,13 @@ TEST(the_check_reports_what_is_broken)
     check_reported(&policy.small.weight);
     check_reported(&policy.main.count);
     check_reported(&policy.main.weight);
-    struct entry_link *right = entries[2].queue.prev;
-    entries[2].queue.prev = &entries[2].queue;
-    CHECK(!policy_check(&policy, NULL));
-    entries[2].queue.prev = right;
+    add(3);
+    for (int i = 2; i <= 3; i++) { /* the end, and the front */
+        struct entry_link *right = entries[i].queue.prev;
+        entries[i].queue.prev = &entries[i].queue;
+        CHECK(!policy_check(&policy, NULL));
+        entries[i].queue.prev = right;
+    }
     uint32_t print = entries[2].print;
     entries[2].print = entries[0].print;
     CHECK(!policy_check(&policy, NULL));

@@ -54,18 +54,6 @@ static void free_waiting(void)
     CHECK_INT(shard->doomed_bytes, 0);
 }
 
-/* The policy's memory is the last thing that the shard has reserved. */
-static void fini(void)
-{
-    size_t memory_bytes = shard->memory_bytes;
-    shard_fini(shard);
-    budget_refund(&ground.budget, memory_bytes, 0);
-    if (evicts())
-        referee_fini(&referee);
-    mem_free(&mem_default, shard_block);
-    ground_fini(&ground);
-}
-
 static void end(void)
 {
     lock_take(&shard->lock);
@@ -73,7 +61,11 @@ static void end(void)
     shard->group.closed = true;
     lock_release(&shard->lock);
     free_waiting();
-    fini();
+    shard_fini(shard);
+    if (evicts())
+        referee_fini(&referee);
+    mem_free(&mem_default, shard_block);
+    ground_fini(&ground);
 }
 
 static uint64_t hash(uint32_t i)

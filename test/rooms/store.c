@@ -139,6 +139,19 @@ TEST(room_that_has_come_by_itself_meanwhile_costs_nobody_his_place)
     finish(cache);
 }
 
+TEST(room_that_nobody_can_free_is_not_waited_for)
+{
+    aside_cache *cache = open_with(512 << 10, 0);
+    struct store *store = &cache->store;
+    size_t left = store->budget.max_bytes - load_relaxed(&store->budget.bytes);
+    CHECK(budget_reserve(&store->budget, left, 0)); /* as for flights */
+    CHECK(!store_make_room(store, &store->shards[0], 1000));
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("key"), "v", 1, ASIDE_FOREVER), ASIDE_E_BUSY);
+    budget_refund(&store->budget, left, 0);
+    CHECK_STATUS(aside_set(cache, ASIDE_STR("key"), "v", 1, ASIDE_FOREVER), ASIDE_OK);
+    finish(cache);
+}
+
 /* ---- room that others take ----------------------------------------------------------------------- */
 
 /* Two shards, of which one thread makes room in turn; this one holds the lock of the next until it
