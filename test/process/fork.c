@@ -419,6 +419,21 @@ TEST(many_caches_cross_at_once)
     child_end(&child, CHILD_DONE);
 }
 
+TEST(a_cache_without_bounds_crosses_too)
+{
+    aside_options options = quiet_options();
+    options.max_bytes = options.max_entries = 0;
+    aside_cache *cache = open_cache(&options);
+    put(cache, "k", "v", ASIDE_FOREVER);
+    struct child child = child_fork();
+    CHECK(holds(cache, "k", "v"));
+    use_cache(cache);
+    end_cache(cache);
+    if (child.pid == 0)
+        child_done();
+    child_end(&child, CHILD_DONE);
+}
+
 static void three_generations(aside_cache *cache, int generation)
 {
     char key[16], text[24];
