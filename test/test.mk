@@ -158,8 +158,8 @@ $(group_peer): test/bench/peers/singleflight.go
 bench-group: $(B)/bench/group $(group_peer) ## what a flight costs, beside Go's singleflight (sh test/deps.sh bench)
 	@$(B)/bench/group $(ARGS)
 
-bench-hitratio: $(B)/bench/hitratio ## hit ratios on request traces: TRACES=FOLDER (sh test/deps.sh bench)
-	@$(B)/bench/hitratio '$(TRACES)' || [ $$? -eq 77 ]
+bench-hitratio: $(B)/bench/hitratio ## hit ratios on request traces: TRACES=FOLDER, SEED=N (sh test/deps.sh bench)
+	@$(B)/bench/hitratio '$(TRACES)' $(SEED) || [ $$? -eq 77 ]
 
 -include $(bench_programs:=.d)
 

@@ -10,7 +10,6 @@ void reaper_init(struct reaper *reaper, struct store *store, struct host *host,
 {
     reaper->store = store;
     reaper->host = host;
-    reaper->clock = &host->clock;
     reaper->interval_ms = options->reaper_interval_ms;
     reaper->stack_bytes = options->thread_stack_bytes;
     park_init(&reaper->park);
@@ -42,12 +41,12 @@ void reaper_wake(struct reaper *reaper, bool something_to_do)
 /* One turn: what is to be done now, and when to look again. */
 static int64_t turn(struct reaper *reaper, int64_t next_ns)
 {
-    int64_t now_ns = clock_precise(reaper->clock);
+    int64_t now_ns = clock_precise(&reaper->host->clock);
     if (exchange_acq_rel(&reaper->wanted, false))
         store_dismantle(reaper->store);
     if (now_ns < next_ns)
         return next_ns;
-    (void)store_reap(reaper->store, clock_coarse(reaper->clock), 0);
+    (void)store_reap(reaper->store, host_now(reaper->host), 0);
     return clock_after_ms(now_ns, reaper->interval_ms);
 }
 
@@ -69,14 +68,14 @@ static bool reap_until_stopped(struct reaper *reaper)
     struct parker parker;
     uint32_t generation = fork_generation();
     parker_init(&parker, 0);
-    int64_t next_ns = clock_after_ms(clock_precise(reaper->clock), reaper->interval_ms);
+    int64_t next_ns = clock_after_ms(clock_precise(&reaper->host->clock), reaper->interval_ms);
     for (;;) {
         uint32_t ticket = park_ticket(&reaper->park);
         if (load_acquire(&reaper->stop))
             break;
         if (!turn_inside(reaper, generation, &next_ns))
             break;
-        park_wait(&reaper->park, &parker, ticket, clock_alarm(reaper->clock, next_ns));
+        park_wait(&reaper->park, &parker, ticket, clock_alarm(&reaper->host->clock, next_ns));
     }
     parker_fini(&parker);
     return generation == fork_generation();

@@ -27,7 +27,6 @@ struct reaper {
     size_t stack_bytes;
     struct store *store;
     struct host *host;
-    const aside_clock *clock;
     struct lock lock;
     pthread_t thread; /* written under lock, before exists */
     /* the reaper's own: of one that nobody will join */

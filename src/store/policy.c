@@ -116,8 +116,8 @@ static unsigned cool(struct policy *policy, struct entry *entry, unsigned most)
 static size_t small_target(const struct policy *policy)
 {
     size_t all = policy->small.weight + policy->main.weight;
-    size_t target =
-        all / 100 * rule_of(policy)->percent + all % 100 * rule_of(policy)->percent / 100;
+    unsigned percent = rule_of(policy)->percent;
+    size_t target = all / 100 * percent + all % 100 * percent / 100;
     return target ? target : 1;
 }
 

@@ -185,11 +185,15 @@ static size_t size_for(size_t full)
     return at_most(size, full ? full : 1);
 }
 
+static size_t whole_lines(size_t bytes)
+{
+    return (bytes + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
+}
+
 static size_t bytes_of_one(size_t size)
 {
-    size_t bytes = policy_memory_bytes(size, WORDS) + size * sizeof(struct entry) +
-                   3 * size * sizeof(uint16_t);
-    return (bytes + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
+    return whole_lines(policy_memory_bytes(size, WORDS) + size * sizeof(struct entry) +
+                       3 * size * sizeof(uint16_t));
 }
 
 static void init_one(struct miniature *mini, unsigned char *memory, size_t size, unsigned rule)
@@ -208,26 +212,20 @@ static void init_one(struct miniature *mini, unsigned char *memory, size_t size,
     mini->free = 0;
 }
 
-static size_t header_bytes(void)
-{
-    size_t bytes = POLICY_RULES * sizeof(struct miniature);
-    return (bytes + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
-}
-
 bool referee_init(struct referee *referee, const struct mem *mem, const struct budget *budget)
 {
     size_t size = size_for(full_entries(budget)), each = bytes_of_one(size);
+    size_t header = whole_lines(POLICY_RULES * sizeof(struct miniature));
     lock_init(&referee->lock, RANK_REFEREE);
     referee->mem = mem;
     referee->budget = budget;
     referee->size = size;
-    referee->miniatures =
-        mem_zalloc_lines(mem, header_bytes() + POLICY_RULES * each, &referee->block);
+    referee->miniatures = mem_zalloc_lines(mem, header + POLICY_RULES * each, &referee->block);
     if (!referee->miniatures)
         return false;
     unsigned char *memory = (unsigned char *)referee->miniatures;
     for (unsigned i = 0; i < POLICY_RULES; i++)
-        init_one(&referee->miniatures[i], memory + header_bytes() + i * each, size, i);
+        init_one(&referee->miniatures[i], memory + header + i * each, size, i);
     referee->credit = HEAR_FIRST * size;
     store_relaxed(&referee->listens, true);
     set_share(referee);

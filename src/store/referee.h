@@ -8,8 +8,8 @@
  *
  * Misses are cheap to offer beside what they cost anyway. Hits are not: a sampled hit is offered
  * only if this thread has not just offered the same key, and nobody waits for the referee's lock.
- * And the referee stops to listen when it has heard enough hits: each miss that it hears earns it two
- * more. Where few miss, the choice matters little.
+ * And the referee listens only as long as it has credit: a hit that it hears costs one, a sampled
+ * miss earns two. Where few miss, the choice matters little.
  */
 #ifndef ASIDE_STORE_REFEREE_H
 #define ASIDE_STORE_REFEREE_H
@@ -27,10 +27,10 @@ struct miniature;
 struct referee {
     /* read by hits */
     _Atomic uint32_t share; /* of the keys, in 2^32: what is sampled; 0: nothing */
-    _Atomic bool listens;   /* to hits */
+    _Atomic bool listens;   /* else nothing is heard, and misses only earn credit */
     _Atomic uint8_t rule;   /* enum policy_rule */
     _Alignas(CACHE_LINE) struct lock lock;
-    struct miniature *miniatures; /* guarded by lock; POLICY_RULES of them, or NULL */
+    struct miniature *miniatures; /* guarded by lock; POLICY_RULES of them */
     size_t size;                  /* immutable: entries of each */
     size_t heard;                 /* guarded by lock: requests since they were compared last */
     size_t credit;                /* guarded by lock: hits that may be heard */

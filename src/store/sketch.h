@@ -26,7 +26,7 @@ struct sketch {
     size_t halved;   /* lines; all of them, if they are not being halved */
 };
 
-/* words: a power of two. */
+/* count: of the words, a power of two. */
 void sketch_init(struct sketch *sketch, uint64_t *words, size_t count, size_t period);
 /* Copies some lines, from *line on, to the zeroed words of one that is as large or larger: true, go
  * on. What is added to lines that have been copied is lost on the copy. */

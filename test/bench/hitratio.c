@@ -3,7 +3,8 @@
  * through the public functions on a cache bounded in entries. Each request is aside_copy(), and on a
  * miss aside_set(); no ttl, no reaper. LRU beside it is exact.
  *
- *   hitratio FOLDER    NAME.keys.zst (by zstd) or NAME.keys: a decimal key a line, in request order
+ *   hitratio FOLDER [SEED]    NAME.keys.zst (by zstd) or NAME.keys: a decimal key a line, in request
+ *                             order; SEED of the cache's hash, 1 if there is none
  *
  * Capacities come from FOLDER/reference.tsv, a table with a heading: trace, capacity, and hit ratios of
  * other caches by name. Ours is compared with the last column whose name begins with "caffeine". A
@@ -20,6 +21,8 @@
 #define MOST_COLUMNS 24
 #define LINE 1024
 #define REFERENCE "caffeine"
+
+static uint8_t hash_seed[16];
 
 /* ---- the table of references ----------------------------------------------------------------- */
 
@@ -95,7 +98,6 @@ struct trace {
     char name[64];
     uint64_t *keys;
     size_t count;
-    size_t distinct;
 };
 
 struct seen {
@@ -147,21 +149,19 @@ static void read_trace(struct trace *trace, const char *path, bool packed)
     }
     NEED((packed ? pclose(file) : fclose(file)) == 0);
     NEED(trace->count > 0);
-    trace->distinct = count_distinct(trace);
 }
 
 /* ---- replays --------------------------------------------------------------------------------- */
 
 static double replay(const struct trace *trace, size_t capacity)
 {
-    static const uint8_t seed[16] = "the third of all";
     aside_options options = ASIDE_OPTIONS_INIT;
     aside_cache *cache;
     size_t hits = 0;
     options.max_entries = capacity;
     options.max_bytes = 0;
     options.reaper_interval_ms = 0;
-    options.hash_seed = seed;
+    options.hash_seed = hash_seed;
     NEED(aside_open(&cache, &options) == ASIDE_OK);
     for (size_t i = 0; i < trace->count; i++) {
         uint64_t key = trace->keys[i], value;
@@ -238,8 +238,9 @@ static void show_trace(struct trace *trace, const struct points *points, struct 
             show_point(trace, &points->all[i], sums);
     if (sums->points > before)
         return;
+    size_t distinct = count_distinct(trace);
     for (size_t i = 0; i < sizeof percent / sizeof *percent; i++) {
-        struct point point = {"", trace->distinct * percent[i] / 100, -1};
+        struct point point = {"", distinct * percent[i] / 100, -1};
         point.capacity = point.capacity ? point.capacity : 1;
         show_point(trace, &point, sums);
     }
@@ -285,6 +286,8 @@ int main(int argc, char **argv)
     struct points points = {0};
     struct sums sums = {0};
     const char *folder = argc > 1 ? argv[1] : "";
+    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    memcpy(hash_seed, &seed, sizeof seed);
     if (*folder)
         read_references(&points, folder);
     printf("trace\tcapacity\tratio\tlru\t%s\tlead\n", *points.reference ? points.reference : "-");

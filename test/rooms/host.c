@@ -115,30 +115,15 @@ TEST(a_call_without_a_record_inside_another_keeps_the_cache_as_well)
     finish(cache);
 }
 
-/* The reaper's thread reads the clock before it asks for its record. */
-static struct gate gate;
-static pthread_t opener;
-static _Atomic bool passed;
-
-static int64_t gated_now(void *ctx)
-{
-    int64_t now_ns = ((struct fake_clock *)ctx)->now_ns;
-    if (!pthread_equal(pthread_self(), opener) && !atomic_exchange(&passed, true))
-        gate_pass(&gate);
-    return now_ns;
-}
-
 TEST(a_reaper_without_a_record_that_forks_keeps_the_cache_that_its_child_gives_back)
 {
-    aside_clock clock = {gated_now, &fake};
-    gate_init(&gate);
-    opener = pthread_self();
-    (void)fake_clock_init(&fake);
+    static struct gated_clock gated;
+    aside_clock clock = gated_clock_init(&gated);
     aside_cache *cache = open_forking(&clock, 100);
-    gate_wait_arrived(&gate, 1);
-    fake_clock_advance_ms(&fake, 100, NULL);
+    gate_wait_arrived(&gated.gate, 1);
+    fake_clock_advance_ms(&gated.fake, 100, NULL);
     process_fail_alloc(1, true);
-    gate_open(&gate);
+    gate_open(&gated.gate);
     WAIT_UNTIL(children_done == 1);
     process_fail_alloc(0, false);
     finish(cache);

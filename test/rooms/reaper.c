@@ -9,32 +9,17 @@
 /* ---- without a record ---------------------------------------------------------------------------- */
 
 static struct ledger ledger;
-static struct fake_clock fake;
+static struct gated_clock gated;
 static struct tally tally;
-static struct gate gate;
-static pthread_t opener;
-static _Atomic bool passed;
-
-/* The reaper's thread reads it before it asks for its record. */
-static int64_t gated_now(void *ctx)
-{
-    int64_t now_ns = ((struct fake_clock *)ctx)->now_ns;
-    if (!pthread_equal(pthread_self(), opener) && !atomic_exchange(&passed, true))
-        gate_pass(&gate);
-    return now_ns;
-}
 
 static aside_cache *open_gated(void)
 {
     aside_options options = quiet_options();
-    gate_init(&gate);
-    opener = pthread_self();
-    (void)fake_clock_init(&fake);
     options.alloc = ledger_init(&ledger);
-    options.clock = (aside_clock){gated_now, &fake};
+    options.clock = gated_clock_init(&gated);
     options.reaper_interval_ms = 100;
     aside_cache *cache = open_cache(&options);
-    gate_wait_arrived(&gate, 1);
+    gate_wait_arrived(&gated.gate, 1);
     return cache;
 }
 
@@ -49,9 +34,9 @@ static size_t records(void)
 /* Its first turn finds what is over by then. */
 static void let_it_reap_without_memory(void)
 {
-    fake_clock_advance_ms(&fake, 100, NULL);
+    fake_clock_advance_ms(&gated.fake, 100, NULL);
     process_fail_alloc(1, true);
-    gate_open(&gate);
+    gate_open(&gated.gate);
 }
 
 TEST(a_reaper_that_can_have_no_record_reaps)
@@ -94,6 +79,8 @@ TEST(a_destructor_on_a_reaper_without_a_record_may_give_the_last_reference_back)
 }
 
 /* ---- after a fork -------------------------------------------------------------------------------- */
+
+static struct fake_clock fake;
 
 /* As the child of a fork finds it: there was a reaper. */
 static aside_cache *open_bereft(void)

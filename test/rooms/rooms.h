@@ -120,6 +120,35 @@ static inline void stalled_end(struct stalled *stalled)
     gate_fini(&stalled->gate);
 }
 
+/* ---- a clock that holds a thread up -------------------------------------------------------------- */
+
+/* The first thread to read it but its maker's waits at the gate: a reaper's, before it asks for its
+ * record. */
+struct gated_clock {
+    struct fake_clock fake;
+    struct gate gate;
+    pthread_t maker;
+    _Atomic bool passed;
+};
+
+static inline int64_t gated_now(void *ctx)
+{
+    struct gated_clock *clock = ctx;
+    int64_t now_ns = clock->fake.now_ns;
+    if (!pthread_equal(pthread_self(), clock->maker) && !atomic_exchange(&clock->passed, true))
+        gate_pass(&clock->gate);
+    return now_ns;
+}
+
+static inline aside_clock gated_clock_init(struct gated_clock *clock)
+{
+    (void)fake_clock_init(&clock->fake);
+    gate_init(&clock->gate);
+    clock->maker = pthread_self();
+    atomic_init(&clock->passed, false);
+    return (aside_clock){gated_now, clock};
+}
+
 /* ---- a thread that waits ------------------------------------------------------------------------- */
 
 /* As the kernel has it: state S in /proc. Under tools that run one thread at a time, any other. */
