@@ -27,6 +27,7 @@ parkfb_cc = $(CC)
 parkfb_flags_of = $(test_flags_of) -DASIDE_PARK_PTHREAD
 asan_cc = $(CC)
 asan_flags_of = -O1 -DASIDE_SCHED -DASIDE_DEBUG $(sanitize_address)
+asan_link := -static-libasan
 asan-clang_cc = $(CLANG)
 asan-clang_flags_of = $(asan_flags_of)
 tsan_cc = $(CC)

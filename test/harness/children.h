@@ -5,9 +5,8 @@
  * all its checks ends with a status of its own, CHILD_DONE: one that vanishes before does not pass.
  * Of one that hangs, the stacks are printed.
  *
- * What the sanitizers do not live through: AddressSanitizer takes none of its allocator's locks before
- * a fork, so the child of a process whose threads allocate may hang in malloc(). ThreadSanitizer takes
- * a thread of the child for one of the parent's, if it has its address, and ends the process.
+ * What ThreadSanitizer does not live through: it takes a thread of the child for one of the parent's, if
+ * it has its address, and ends the process. For AddressSanitizer see asan_locks.c.
  */
 #ifndef ASIDE_TEST_CHILDREN_H
 #define ASIDE_TEST_CHILDREN_H
