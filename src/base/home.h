@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/thread.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define HOME_FAR 255 /* the name of every home that has no byte of its own */
@@ -19,6 +20,7 @@
 struct home {
     struct mem mem; /* immutable */
     uint8_t id;     /* immutable */
+    bool queues;    /* set before there are entries: they have links for queues */
     struct thread_account account;
     char padding[CACHE_LINE]; /* hits read what is above, unrefs write what is below */
     _Atomic uint64_t pins;    /* the cache itself, and each entry that only handles keep */

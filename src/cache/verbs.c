@@ -289,7 +289,7 @@ static aside_status put_copy(aside_cache *cache, const void *key, size_t key_len
     if (!cache_is_open(cache))
         return ASIDE_E_CLOSED;
     size_t charge;
-    if (size > ENTRY_MAX_VALUE || !entry_charge_of(key_len, size, &charge) ||
+    if (size > ENTRY_MAX_VALUE || !entry_charge_of(cache->host.home, key_len, size, &charge) ||
         charge > cache->store.budget.max_bytes) {
         cache_count(cache, thread_self(), COUNTER_store_refused);
         return ASIDE_E_TOO_LARGE;

@@ -5,16 +5,34 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-static_assert(sizeof(struct entry) == 72, "the layout of an entry is part of what an entry costs");
+static_assert(sizeof(struct entry) == 24 && sizeof(struct entry_cold) == 48,
+              "the layout of an entry is part of what an entry costs");
 static_assert(offsetof(struct entry, head) == 0 && offsetof(struct lone_value, head) == 0,
               "both forms of a handle begin with it");
 
-/* In front of an entry whose home has no byte of its own. 16 keeps the entry aligned. */
+/* At the front of a block whose home has no byte of its own. 16 keeps the entry aligned. */
 #define FAR_PREFIX 16
 
-static size_t prefix_of(uint8_t home)
+static size_t cold_bytes(bool queued)
 {
-    return home == HOME_FAR ? FAR_PREFIX : 0;
+    return queued ? sizeof(struct entry_cold)
+                  : sizeof(struct entry_cold) - sizeof(struct entry_link);
+}
+
+/* Bytes of the block in front of the entry. */
+static size_t front_bytes(uint8_t home, bool queued)
+{
+    return (home == HOME_FAR ? FAR_PREFIX : 0) + cold_bytes(queued);
+}
+
+static size_t front_of(const struct entry *entry)
+{
+    return front_bytes(entry->head.home, load_relaxed(&entry->head.marks) & ENTRY_QUEUED);
+}
+
+static char *block_of(const struct entry *entry)
+{
+    return (char *)(uintptr_t)entry - front_of(entry);
 }
 
 static struct home *home_of(const struct entry *entry)
@@ -22,14 +40,14 @@ static struct home *home_of(const struct entry *entry)
     if (entry->head.home != HOME_FAR)
         return home_near(entry->head.home);
     struct home *home;
-    memcpy(&home, (const char *)entry - FAR_PREFIX, sizeof home);
+    memcpy(&home, block_of(entry), sizeof home);
     return home;
 }
 
 static size_t bytes_of(const struct entry *entry)
 {
     size_t value = entry_wraps(entry) ? sizeof(aside_value *) : entry->value_size;
-    return prefix_of(entry->head.home) + sizeof *entry + entry_value_offset(entry) + value;
+    return front_of(entry) + sizeof *entry + entry_value_offset(entry) + value;
 }
 
 /* ---- making ---------------------------------------------------------------------------------- */
@@ -40,24 +58,28 @@ static struct entry *place(struct home *home, char *block)
         mem_free(&home->mem, block);
         return NULL;
     }
+    size_t front = front_bytes(home->id, home->queues);
+    memset(block, 0, front + sizeof(struct entry));
     if (home->id == HOME_FAR)
         memcpy(block, &home, sizeof(struct home *));
-    return (struct entry *)(block + prefix_of(home->id));
+    struct entry *entry = (struct entry *)(block + front);
+    atomic_init(&entry->head.refs, 1);
+    atomic_init(&entry->head.marks, home->queues ? ENTRY_QUEUED : 0);
+    entry->head.home = home->id;
+    return entry;
 }
 
 struct entry *entry_new(struct home *home, const void *key, size_t key_len, size_t value_size)
 {
-    size_t size = prefix_of(home->id) + sizeof(struct entry) + ((key_len + 7) & ~(size_t)7);
+    size_t size = front_bytes(home->id, home->queues) + sizeof(struct entry);
+    size += (key_len + 7) & ~(size_t)7;
     if (value_size > ENTRY_MAX_VALUE || !size_add(size, value_size, &size))
         return NULL;
     char *block = mem_alloc(&home->mem, size);
     struct entry *entry = block ? place(home, block) : NULL;
     if (!entry)
         return NULL;
-    memset((void *)entry, 0, sizeof *entry);
-    atomic_init(&entry->head.refs, 1);
     entry->head.key_len = (uint16_t)key_len;
-    entry->head.home = home->id;
     entry->value_size = (uint32_t)value_size;
     if (key_len)
         memcpy(entry->bytes, key, key_len);
@@ -70,18 +92,20 @@ struct entry *entry_new_wrapping(struct home *home, const void *key, size_t key_
     struct entry *entry = entry_new(home, key, key_len, sizeof(aside_value *));
     if (!entry)
         return NULL;
-    atomic_init(&entry->head.marks, ENTRY_WRAPS);
+    uint8_t marks = load_relaxed(&entry->head.marks);
+    atomic_init(&entry->head.marks, (uint8_t)(marks | ENTRY_WRAPS));
     aside_value_ref(value);
     memcpy(entry->bytes + entry_value_offset(entry), &value, sizeof(aside_value *));
     return entry;
 }
 
-bool entry_charge_of(size_t key_len, size_t value_size, size_t *charge)
+bool entry_charge_of(const struct home *home, size_t key_len, size_t value_size, size_t *charge)
 {
-    size_t size = FAR_PREFIX + sizeof(struct entry) + ((key_len + 7) & ~(size_t)7);
+    size_t size = front_bytes(home->id, home->queues) + sizeof(struct entry);
+    size += (key_len + 7) & ~(size_t)7;
     if (!size_add(size, value_size, &size) || !size_add(size, 32, charge))
         return false;
-    *charge = mem_charge(size - FAR_PREFIX);
+    *charge = mem_charge(size);
     return true;
 }
 
@@ -115,7 +139,7 @@ void entry_discard(struct entry *entry)
 {
     struct home *home = home_of(entry);
     aside_value *wrapped = entry_wraps(entry) ? entry_wrapped(entry) : NULL;
-    mem_free(&home->mem, (char *)entry - prefix_of(entry->head.home));
+    mem_free(&home->mem, block_of(entry));
     aside_value_unref(wrapped);
 }
 

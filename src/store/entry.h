@@ -5,7 +5,10 @@
  * (aside_value *) is the entry itself in the first case and that value in the second: a lone
  * value, made by aside_value_copy or _wrap, or an entry again, of this cache or another.
  *
- *   entry:      72 bytes | key, padded to 8 | value's bytes, or an aside_value *
+ *   entry:      cold, 48 or 32 bytes | 24 bytes | key, padded to 8 | value's bytes, or an aside_value *
+ *
+ * What hits read lies together, and a pointer to an entry points there; what only writers need lies in
+ * front of it. The queue's links come first: where nothing is evicted an entry does without them.
  *
  * Life of the count: the index holds one reference until the grace period after unlinking is over
  * (entry_drop), so a reader inside its epoch never meets 0 and may simply add. An entry that
@@ -24,7 +27,7 @@
 #include <string.h>
 
 /* What marks say. Readers write heat only, together with the rest, which never changes. */
-enum { ENTRY_HEAT = 0x03, ENTRY_LONE = 0x40, ENTRY_WRAPS = 0x80 };
+enum { ENTRY_HEAT = 0x03, ENTRY_QUEUED = 0x20, ENTRY_LONE = 0x40, ENTRY_WRAPS = 0x80 };
 
 /* A link of the wheel's rings, and of one list after that (limbo); or of the policy's queues. */
 struct entry_link {
@@ -44,11 +47,15 @@ struct entry {
     _Atomic int64_t fresh_until_ns; /* the one word that a hit tests; 0: whatever is unusual */
     uint32_t value_size;            /* immutable; of the bytes inside */
     uint32_t print; /* the policy's, as are the queues; guarded by the shard's lock */
-    _Atomic int64_t serve_until_ns; /* after that it is gone; the wheel's deadline; under lock */
-    uint64_t birth;                 /* immutable; see entry_birth() */
-    struct entry_link link;         /* guarded by the shard's lock */
-    struct entry_link queue;        /* guarded by the shard's lock */
     unsigned char bytes[];
+};
+
+/* In front of each entry; guarded by the shard's lock. */
+struct entry_cold {
+    struct entry_link queue; /* only if the marks say ENTRY_QUEUED */
+    struct entry_link link;
+    _Atomic int64_t serve_until_ns; /* after that it is gone; the wheel's deadline */
+    uint64_t birth;                 /* immutable; see entry_birth() */
 };
 
 /* A value that stands alone: made by aside_value_copy or aside_value_wrap. */
@@ -60,6 +67,8 @@ struct lone_value {
     void *ctx;
 };
 
+/* Bytes of an entry with neither key nor value. */
+#define ENTRY_BARE (sizeof(struct entry_cold) + sizeof(struct entry))
 #define ENTRY_MAX_VALUE UINT32_MAX
 /* Room of a refused pointer: index words have 48 bits for it. */
 #define ENTRY_POINTER_BITS 48
@@ -79,7 +88,17 @@ void entry_pin(struct entry *entry);
 /* Bytes that the entry counts for in every bound, a wrapped value's included. */
 size_t entry_charge(const struct entry *entry);
 /* The same, before there is one. False: it cannot be said in a size_t. */
-bool entry_charge_of(size_t key_len, size_t value_size, size_t *charge);
+bool entry_charge_of(const struct home *home, size_t key_len, size_t value_size, size_t *charge);
+
+static inline struct entry_cold *entry_cold(const struct entry *entry)
+{
+    return (struct entry_cold *)(uintptr_t)entry - 1;
+}
+
+static inline struct entry *entry_of_cold(void *cold)
+{
+    return (struct entry *)((struct entry_cold *)cold + 1);
+}
 
 static inline size_t entry_value_offset(const struct entry *entry)
 {
@@ -163,13 +182,13 @@ static inline void entry_set_times(struct entry *entry, int64_t now_ns, int64_t 
                                    int64_t fetch_ns)
 {
     atomic_store_explicit(&entry->fresh_until_ns, until_ns, memory_order_relaxed);
-    atomic_store_explicit(&entry->serve_until_ns, until_ns, memory_order_relaxed);
-    entry->birth = entry_birth(now_ns, fetch_ns);
+    atomic_store_explicit(&entry_cold(entry)->serve_until_ns, until_ns, memory_order_relaxed);
+    entry_cold(entry)->birth = entry_birth(now_ns, fetch_ns);
 }
 
 static inline int64_t entry_age_ms(const struct entry *entry, int64_t now_ns)
 {
-    uint64_t age = ((uint64_t)now_ns / 1000000 - (entry->birth >> 24)) & ENTRY_MAX_AGE;
+    uint64_t age = ((uint64_t)now_ns / 1000000 - (entry_cold(entry)->birth >> 24)) & ENTRY_MAX_AGE;
     return age <= ENTRY_MAX_AGE / 2 ? (int64_t)age : 0;
 }
 

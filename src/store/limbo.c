@@ -1,11 +1,16 @@
 /* store/limbo -- see limbo.h. */
 #include "store/limbo.h"
 
+static struct entry_link *link_of(const struct entry *entry)
+{
+    return &entry_cold(entry)->link;
+}
+
 static void push(struct limbo_list *list, struct entry *entry)
 {
-    entry->link.next = NULL;
+    link_of(entry)->next = NULL;
     if (list->last)
-        list->last->link.next = &entry->link;
+        link_of(list->last)->next = link_of(entry);
     else
         list->first = entry;
     list->last = entry;
@@ -17,8 +22,8 @@ static struct entry *pop(struct limbo_list *list)
 {
     struct entry *entry = list->first;
     invariant(entry);
-    struct entry_link *next = entry->link.next;
-    list->first = next ? container_of(next, struct entry, link) : NULL;
+    struct entry_link *next = link_of(entry)->next;
+    list->first = next ? entry_of_cold(container_of(next, struct entry_cold, link)) : NULL;
     if (!next)
         list->last = NULL;
     list->count--;
@@ -29,7 +34,7 @@ static struct entry *pop(struct limbo_list *list)
 static void append(struct limbo_list *to, struct limbo_list *from)
 {
     if (to->last)
-        to->last->link.next = &from->first->link;
+        link_of(to->last)->next = link_of(from->first);
     else
         to->first = from->first;
     to->last = from->last;

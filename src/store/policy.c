@@ -41,7 +41,7 @@ static void queue_init(struct policy_queue *queue)
 
 static struct entry *entry_of(struct entry_link *link)
 {
-    return container_of(link, struct entry, queue);
+    return entry_of_cold(container_of(link, struct entry_cold, queue));
 }
 
 static struct entry *last_of(const struct policy_queue *queue)
@@ -75,15 +75,16 @@ static void put_in(struct policy *policy, struct entry *entry, unsigned number)
 {
     entry->print = (entry->print & ~(uint32_t)QUEUE_BITS) | number;
     struct policy_queue *queue = queue_of(policy, entry);
-    link_after(&queue->ends, &entry->queue);
+    link_after(&queue->ends, &entry_cold(entry)->queue);
     queue->count++;
     queue->weight += weight_of(policy, entry);
 }
 
 static void take_out(struct policy *policy, struct policy_queue *queue, struct entry *entry)
 {
-    entry->queue.next->prev = entry->queue.prev;
-    entry->queue.prev->next = entry->queue.next;
+    struct entry_link *link = &entry_cold(entry)->queue;
+    link->next->prev = link->prev;
+    link->prev->next = link->next;
     queue->count--;
     queue->weight -= weight_of(policy, entry);
     entry->print &= ~(uint32_t)QUEUE_BITS;
@@ -260,8 +261,9 @@ void policy_replace(struct policy *policy, struct entry *old, struct entry *entr
     queue->weight += weight_of(policy, entry) - weight_of(policy, old);
     entry->print = old->print;
     inherit_heat(entry, old);
-    entry->queue = old->queue;
-    entry->queue.next->prev = entry->queue.prev->next = &entry->queue;
+    struct entry_link *link = &entry_cold(entry)->queue;
+    *link = entry_cold(old)->queue;
+    link->next->prev = link->prev->next = link;
     old->print &= ~(uint32_t)QUEUE_BITS;
 }
 

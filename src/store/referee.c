@@ -23,9 +23,9 @@ struct miniature {
     _Atomic uint8_t rule;
     size_t hits; /* since the last comparison */
     size_t score;
-    struct entry *entries; /* without keys and values */
-    uint16_t *heads;       /* 2 * size chains of entries, by print */
-    uint16_t *next;        /* of each entry, in its chain; or among the free */
+    unsigned char *entries; /* ENTRY_BARE bytes each */
+    uint16_t *heads;        /* 2 * size chains of entries, by print */
+    uint16_t *next;         /* of each entry, in its chain; or among the free */
     uint16_t free;
 };
 
@@ -36,19 +36,29 @@ static uint16_t *chain_of(const struct miniature *mini, size_t size, uint32_t pr
     return &mini->heads[print % (2 * size)];
 }
 
+static struct entry *entry_at(const struct miniature *mini, uint16_t number)
+{
+    return entry_of_cold(mini->entries + number * ENTRY_BARE);
+}
+
 static struct entry *find(const struct miniature *mini, size_t size, uint32_t print)
 {
     uint16_t at = *chain_of(mini, size, print);
-    while (at != NOBODY && policy_print(&mini->entries[at]) != print)
+    while (at != NOBODY && policy_print(entry_at(mini, at)) != print)
         at = mini->next[at];
-    return at == NOBODY ? NULL : &mini->entries[at];
+    return at == NOBODY ? NULL : entry_at(mini, at);
+}
+
+static uint16_t number_of(const struct miniature *mini, const struct entry *entry)
+{
+    return (uint16_t)(((unsigned char *)entry_cold(entry) - mini->entries) / ENTRY_BARE);
 }
 
 static void evict(struct miniature *mini, size_t size)
 {
     unsigned looks = UINT_MAX;
     struct entry *victim = policy_victim(&mini->policy, &looks);
-    uint16_t number = (uint16_t)(victim - mini->entries);
+    uint16_t number = number_of(mini, victim);
     uint16_t *link = chain_of(mini, size, policy_print(victim));
     while (*link != number)
         link = &mini->next[*link];
@@ -70,7 +80,7 @@ static void ask(struct miniature *mini, size_t size, uint64_t hash)
         evict(mini, size);
     uint16_t number = mini->free;
     mini->free = mini->next[number];
-    entry = &mini->entries[number];
+    entry = entry_at(mini, number);
     store_relaxed(&entry->head.marks, 0);
     policy_add(&mini->policy, entry, hash);
     uint16_t *head = chain_of(mini, size, policy_print(entry));
@@ -192,7 +202,7 @@ static size_t whole_lines(size_t bytes)
 
 static size_t bytes_of_one(size_t size)
 {
-    return whole_lines(policy_memory_bytes(size, WORDS) + size * sizeof(struct entry) +
+    return whole_lines(policy_memory_bytes(size, WORDS) + size * ENTRY_BARE +
                        3 * size * sizeof(uint16_t));
 }
 
@@ -201,9 +211,8 @@ static void init_one(struct miniature *mini, unsigned char *memory, size_t size,
     atomic_init(&mini->rule, (uint8_t)rule);
     policy_init(&mini->policy, &mini->rule, false);
     policy_remember(&mini->policy, memory, size, WORDS);
-    void *entries = memory + policy_memory_bytes(size, WORDS);
-    mini->entries = entries;
-    void *heads = mini->entries + size;
+    mini->entries = memory + policy_memory_bytes(size, WORDS);
+    void *heads = mini->entries + size * ENTRY_BARE;
     mini->heads = heads;
     mini->next = mini->heads + 2 * size;
     memset(mini->heads, 0xff, 2 * size * sizeof *mini->heads);

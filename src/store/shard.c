@@ -149,7 +149,7 @@ static enum shard_end set_times(struct shard *shard, uint64_t hash, const void *
     if (!entry || !entry_fresh(entry, now_ns))
         return SHARD_MISS;
     store_release(&entry->fresh_until_ns, fresh_until_ns);
-    store_relaxed(&entry->serve_until_ns, serve_until_ns);
+    store_relaxed(&entry_cold(entry)->serve_until_ns, serve_until_ns);
     wheel_remove(entry);
     wheel_add(&shard->wheel, entry);
     return SHARD_OK;
@@ -169,7 +169,7 @@ enum shard_end shard_touch(struct shard *shard, uint64_t hash, const void *key, 
 
 static bool is_over(const struct entry *entry, int64_t now_ns)
 {
-    return load_relaxed(&entry->serve_until_ns) <= now_ns;
+    return load_relaxed(&entry_cold(entry)->serve_until_ns) <= now_ns;
 }
 
 bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry *entry,

@@ -40,7 +40,7 @@ bool store_init(struct store *store, struct home *home, const struct hash_seed *
     store->shard_mask = shards - 1;
     store->home = home;
     budget_init(&store->budget, max_bytes, max_entries);
-    store->evicts = max_bytes || max_entries;
+    home->queues = store->evicts = max_bytes || max_entries;
     if (store->evicts && !referee_init(&store->referee, &home->mem, &store->budget)) {
         mem_free(&home->mem, store->shards_block);
         return false;

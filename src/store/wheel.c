@@ -67,20 +67,22 @@ static struct entry_link *ring_for(struct wheel *wheel, int64_t deadline_ns)
 
 void wheel_add(struct wheel *wheel, struct entry *entry)
 {
-    int64_t deadline_ns = load_relaxed(&entry->serve_until_ns);
+    struct entry_cold *cold = entry_cold(entry);
+    int64_t deadline_ns = load_relaxed(&cold->serve_until_ns);
     if (deadline_ns == CLOCK_NEVER)
-        entry->link.next = entry->link.prev = NULL;
+        cold->link.next = cold->link.prev = NULL;
     else
-        ring_push(ring_for(wheel, deadline_ns), &entry->link);
+        ring_push(ring_for(wheel, deadline_ns), &cold->link);
 }
 
 void wheel_remove(struct entry *entry)
 {
-    if (!entry->link.next)
+    struct entry_link *link = &entry_cold(entry)->link;
+    if (!link->next)
         return;
-    entry->link.prev->next = entry->link.next;
-    entry->link.next->prev = entry->link.prev;
-    entry->link.next = entry->link.prev = NULL;
+    link->prev->next = link->next;
+    link->next->prev = link->prev;
+    link->next = link->prev = NULL;
 }
 
 /* The present ring of the lowest level is passed every time: what is over within it is due. */
@@ -106,7 +108,7 @@ struct entry *wheel_due(struct wheel *wheel)
 {
     if (ring_empty(&wheel->due))
         return NULL;
-    struct entry *entry = container_of(wheel->due.next, struct entry, link);
+    struct entry *entry = entry_of_cold(container_of(wheel->due.next, struct entry_cold, link));
     wheel_remove(entry);
     return entry;
 }

@@ -23,11 +23,12 @@ static aside_value *lone(const char *text)
 
 /* ---- layout -------------------------------------------------------------------------------------- */
 
-TEST(an_entry_is_72_bytes_and_its_value_aligned)
+static void check_layout(size_t bare)
 {
-    CHECK_INT(sizeof(struct entry), 72);
-    CHECK_INT(offsetof(struct entry, bytes), 72);
-    ground_init(&ground, 0, 0);
+    size_t before = (size_t)ground.ledger.live_bytes;
+    struct entry *empty = entry_new(ground.home, NULL, 0, 0);
+    CHECK_INT(ground.ledger.live_bytes - before, bare);
+    entry_discard(empty);
     for (size_t key_len = 0; key_len <= 40; key_len++) {
         char key[40];
         memset(key, 'k', sizeof key);
@@ -40,6 +41,20 @@ TEST(an_entry_is_72_bytes_and_its_value_aligned)
         CHECK(entry_has_key(entry, key, key_len));
         entry_discard(entry);
     }
+}
+
+TEST(an_entry_is_72_bytes_and_its_value_aligned)
+{
+    CHECK_INT(offsetof(struct entry, bytes), 24);
+    ground_init(&ground, 0, 1);
+    check_layout(72);
+    ground_fini(&ground);
+}
+
+TEST(an_entry_that_is_never_evicted_is_56_bytes_and_its_value_aligned)
+{
+    ground_init(&ground, 0, 0);
+    check_layout(56);
     ground_fini(&ground);
 }
 
@@ -96,7 +111,7 @@ TEST(the_charge_is_what_was_foretold_and_covers_the_block)
     for (size_t key_len = 0; key_len < 30; key_len++) {
         for (size_t i = 0; i < COUNT_OF(sizes); i++) {
             size_t charge = 0;
-            CHECK(entry_charge_of(key_len, sizes[i], &charge));
+            CHECK(entry_charge_of(ground.home, key_len, sizes[i], &charge));
             struct entry *entry = entry_make(ground.home, "abcdefghijklmnopqrstuvwxyz0123456789",
                                              key_len, sizes[i], 1, 2);
             CHECK_INT(entry_charge(entry), charge);
@@ -111,12 +126,14 @@ TEST(the_charge_is_what_was_foretold_and_covers_the_block)
 TEST(a_charge_that_overflows_is_no_charge)
 {
     size_t charge;
-    CHECK(!entry_charge_of(0, SIZE_MAX, &charge));
-    CHECK(!entry_charge_of(ASIDE_MAX_KEY, SIZE_MAX - 1000, &charge));
+    ground_init(&ground, 0, 0);
+    CHECK(!entry_charge_of(ground.home, 0, SIZE_MAX, &charge));
+    CHECK(!entry_charge_of(ground.home, ASIDE_MAX_KEY, SIZE_MAX - 1000, &charge));
     for (size_t short_of = 0; short_of < 300; short_of++)
-        if (entry_charge_of(8, SIZE_MAX - short_of, &charge))
+        if (entry_charge_of(ground.home, 8, SIZE_MAX - short_of, &charge))
             CHECK(charge >= SIZE_MAX - short_of);
-    CHECK(entry_charge_of(8, SIZE_MAX / 2, &charge) && charge > SIZE_MAX / 2);
+    CHECK(entry_charge_of(ground.home, 8, SIZE_MAX / 2, &charge) && charge > SIZE_MAX / 2);
+    ground_fini(&ground);
 }
 
 TEST(a_wrapped_size_is_any_number_and_never_charged_for_less)

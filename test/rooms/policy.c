@@ -15,9 +15,15 @@ enum { ENTRIES = 300, ROOM = 512, NOBODY = -1 };
 
 static struct policy policy;
 static _Atomic uint8_t rule;
-static struct entry entries[ENTRIES]; /* without keys and values: the number is the print */
+/* Without keys and values: the number is the print. */
+static _Alignas(struct entry_cold) unsigned char blocks[ENTRIES][ENTRY_BARE];
 static bool in[ENTRIES];
 static _Alignas(64) unsigned char memory[ROOM * 2 * sizeof(uint64_t)], more[2 * sizeof memory];
+
+static struct entry *entry_at(int i)
+{
+    return entry_of_cold(blocks[i]);
+}
 
 static void use_rule(enum policy_rule next)
 {
@@ -26,7 +32,7 @@ static void use_rule(enum policy_rule next)
 
 static void begin_with(enum policy_rule first, bool weighs)
 {
-    memset((void *)entries, 0, sizeof entries);
+    memset(blocks, 0, sizeof blocks);
     memset(in, 0, sizeof in);
     memset(memory, 0, sizeof memory);
     CHECK(policy_memory_bytes(ROOM, 1) <= sizeof memory);
@@ -52,14 +58,14 @@ static uint64_t hash_of(int i)
 
 static void add(int i)
 {
-    atomic_store(&entries[i].head.marks, 0);
-    policy_add(&policy, &entries[i], hash_of(i));
+    atomic_store(&entry_at(i)->head.marks, 0);
+    policy_add(&policy, entry_at(i), hash_of(i));
     in[i] = true;
 }
 
 static void drop(int i)
 {
-    policy_remove(&policy, &entries[i]);
+    policy_remove(&policy, entry_at(i));
     in[i] = false;
 }
 
@@ -73,12 +79,12 @@ static void add_up_to(int first, int end)
 static void hit(int i, int times)
 {
     while (times--)
-        policy_hit(&entries[i]);
+        policy_hit(entry_at(i));
 }
 
 static unsigned heat(int i)
 {
-    return atomic_load(&entries[i].head.marks) & ENTRY_HEAT;
+    return atomic_load(&entry_at(i)->head.marks) & ENTRY_HEAT;
 }
 
 static unsigned counted(int i)
@@ -88,8 +94,9 @@ static unsigned counted(int i)
 
 static int number_of(const struct entry *entry)
 {
-    CHECK(entry >= entries && entry < entries + ENTRIES);
-    return (int)(entry - entries);
+    ptrdiff_t offset = (unsigned char *)entry_cold(entry) - blocks[0];
+    CHECK(offset >= 0 && offset < (ptrdiff_t)sizeof blocks);
+    return (int)(offset / (ptrdiff_t)ENTRY_BARE);
 }
 
 static int victim_within(unsigned *looks)
@@ -149,16 +156,16 @@ TEST(the_other_marks_stay_as_they_are)
 {
     begin(POLICY_SECOND_LOOK_10);
     add_up_to(0, 2);
-    atomic_store(&entries[0].head.marks, ENTRY_WRAPS);
+    atomic_store(&entry_at(0)->head.marks, ENTRY_WRAPS);
     for (int i = 0; i < 10; i++) {
         hit(0, 1);
-        CHECK_INT(atomic_load(&entries[0].head.marks) & ~(unsigned)ENTRY_HEAT, ENTRY_WRAPS);
+        CHECK_INT(atomic_load(&entry_at(0)->head.marks) & ~(unsigned)ENTRY_HEAT, ENTRY_WRAPS);
     }
     CHECK_INT(evict(), 1);
-    CHECK_INT(atomic_load(&entries[0].head.marks), ENTRY_WRAPS); /* in main, and cool */
+    CHECK_INT(atomic_load(&entry_at(0)->head.marks), ENTRY_WRAPS); /* in main, and cool */
     hit(0, 2);
     check_evicted(0, 3);
-    CHECK_INT(atomic_load(&entries[0].head.marks), ENTRY_WRAPS);
+    CHECK_INT(atomic_load(&entry_at(0)->head.marks), ENTRY_WRAPS);
 }
 
 /* ---- second look --------------------------------------------------------------------------------- */
@@ -456,8 +463,8 @@ TEST(a_change_to_second_look_lets_the_small_queue_grow)
 /* Under the number that it gets, the same key. */
 static void replace(int old, int by)
 {
-    atomic_store(&entries[by].head.marks, ENTRY_LONE);
-    policy_replace(&policy, &entries[old], &entries[by]);
+    atomic_store(&entry_at(by)->head.marks, ENTRY_LONE);
+    policy_replace(&policy, entry_at(old), entry_at(by));
     in[by] = in[old];
     in[old] = false;
     CHECK(policy_check(&policy, stderr));
@@ -470,8 +477,8 @@ TEST(who_replaces_another_has_his_place_his_heat_and_his_print)
     hit(1, 2);
     replace(1, 101);
     CHECK_INT(heat(101), 2);
-    CHECK_INT(atomic_load(&entries[101].head.marks) & ~(unsigned)ENTRY_HEAT, ENTRY_LONE);
-    CHECK_INT(policy_print(&entries[101]), print_of(1));
+    CHECK_INT(atomic_load(&entry_at(101)->head.marks) & ~(unsigned)ENTRY_HEAT, ENTRY_LONE);
+    CHECK_INT(policy_print(entry_at(101)), print_of(1));
     replace(3, 103);
     check_evicted(0, 1);
     check_evicted(2, 2); /* 101 has gone to main */
@@ -489,12 +496,12 @@ TEST(who_has_been_replaced_is_in_no_queue)
     add(0);
     replace(0, 1);
     check_counts(1, 0);
-    policy_remove(&policy, &entries[0]);
+    policy_remove(&policy, entry_at(0));
     check_counts(1, 0);
     check_evicted(1, 1);
     replace(1, 2); /* nor is who replaces such a one */
     check_counts(0, 0);
-    policy_remove(&policy, &entries[2]);
+    policy_remove(&policy, entry_at(2));
     CHECK_INT(evict(), NOBODY);
 }
 
@@ -537,15 +544,15 @@ static size_t begin_weighing(bool weighs, uint32_t times)
 {
     begin_with(POLICY_SECOND_LOOK_10, weighs);
     for (int i = 0; i < 100; i++)
-        entries[i].value_size = 1000;
-    size_t one = entry_charge(&entries[0]);
+        entry_at(i)->value_size = 1000;
+    size_t one = entry_charge(entry_at(0));
     add_up_to(0, 10);
     for (int i = 0; i < 9; i++)
         hit(i, 2);
     check_evicted(9, 10);
     use_rule(POLICY_SECOND_LOOK_40);
-    entries[200].value_size = (uint32_t)(1000 + one * (times - 1));
-    CHECK_INT(entry_charge(&entries[200]), one * times);
+    entry_at(200)->value_size = (uint32_t)(1000 + one * (times - 1));
+    CHECK_INT(entry_charge(entry_at(200)), one * times);
     add(200);
     check_counts(1, 9);
     return one;
@@ -568,10 +575,10 @@ TEST(entries_weigh_one_each_or_what_they_are_charged)
 TEST(a_larger_value_in_the_old_place_weighs_more)
 {
     size_t one = begin_weighing(true, 5);
-    entries[201].value_size = (uint32_t)(1000 + one * 6);
+    entry_at(201)->value_size = (uint32_t)(1000 + one * 6);
     replace(200, 201);
     CHECK_INT(policy.small.weight, 7 * one);
-    entries[100].value_size = 1000;
+    entry_at(100)->value_size = 1000;
     replace(201, 100);
     CHECK_INT(policy.small.weight, one);
     replace(3, 200);
@@ -585,7 +592,7 @@ TEST(weights_of_any_size_are_summed)
 {
     begin_with(POLICY_SECOND_LOOK_10, true);
     for (int i = 0; i < 100; i++)
-        entries[i].value_size = UINT32_MAX - 200;
+        entry_at(i)->value_size = UINT32_MAX - 200;
     add_up_to(0, 100);
     CHECK(policy.small.weight > (size_t)100 * (UINT32_MAX - 200));
     check_evicted_in_turn(0, 100);
@@ -724,15 +731,15 @@ TEST(the_check_reports_what_is_broken)
     check_reported(&policy.main.weight);
     add(3);
     for (int i = 2; i <= 3; i++) { /* the end, and the front */
-        struct entry_link *right = entries[i].queue.prev;
-        entries[i].queue.prev = &entries[i].queue;
+        struct entry_link *right = entry_cold(entry_at(i))->queue.prev;
+        entry_cold(entry_at(i))->queue.prev = &entry_cold(entry_at(i))->queue;
         CHECK(!policy_check(&policy, NULL));
-        entries[i].queue.prev = right;
+        entry_cold(entry_at(i))->queue.prev = right;
     }
-    uint32_t print = entries[2].print;
-    entries[2].print = entries[0].print;
+    uint32_t print = entry_at(2)->print;
+    entry_at(2)->print = entry_at(0)->print;
     CHECK(!policy_check(&policy, NULL));
-    entries[2].print = print;
+    entry_at(2)->print = print;
     CHECK(policy_check(&policy, stderr));
 }
 
@@ -745,7 +752,7 @@ static size_t mark(const struct policy_queue *queue, bool *marked)
 {
     size_t count = 0;
     for (struct entry_link *at = queue->ends.next; at != &queue->ends; at = at->next, count++) {
-        int i = number_of(container_of(at, struct entry, queue));
+        int i = number_of(entry_of_cold(container_of(at, struct entry_cold, queue)));
         CHECK(in[i] && !marked[i]);
         marked[i] = true;
     }
@@ -773,7 +780,7 @@ static void random_search(void)
 static void random_replacement(int i)
 {
     int by = (int)random_below(ENTRIES);
-    entries[by].value_size = in[by] ? entries[by].value_size : (uint32_t)random_below(5000);
+    entry_at(by)->value_size = in[by] ? entry_at(by)->value_size : (uint32_t)random_below(5000);
     if (in[i] && !in[by])
         replace(i, by);
 }
@@ -795,7 +802,7 @@ static void random_addition(int i)
 {
     if (in[i])
         return;
-    entries[i].value_size = (uint32_t)random_below(5000);
+    entry_at(i)->value_size = (uint32_t)random_below(5000);
     add(i);
     there++;
 }
@@ -866,7 +873,7 @@ static void evict_and_add_again(void)
     int i = victim_within(&looks);
     if (i == NOBODY)
         return;
-    policy_add(&policy, &entries[i], hash_of(i));
+    policy_add(&policy, entry_at(i), hash_of(i));
     in[i] = true;
 }
 
@@ -876,14 +883,14 @@ TEST(readers_and_the_policy_write_heat_at_once_and_touch_no_other_mark)
     begin(POLICY_SECOND_LOOK_10);
     add_up_to(0, FEW);
     for (int i = 0; i < FEW; i++)
-        atomic_store(&entries[i].head.marks, ENTRY_LONE);
+        atomic_store(&entry_at(i)->head.marks, ENTRY_LONE);
     perturb(test_seed() | 1);
     for (int i = 0; i < READERS; i++)
         readers[i] = thread_start(hit_few, NULL);
     for (long round = test_rounds(20000); round > 0; round--) {
         evict_and_add_again();
         for (int i = 0; i < FEW; i++)
-            CHECK_INT(atomic_load(&entries[i].head.marks) & ~(unsigned)ENTRY_HEAT, ENTRY_LONE);
+            CHECK_INT(atomic_load(&entry_at(i)->head.marks) & ~(unsigned)ENTRY_HEAT, ENTRY_LONE);
         if (round % 1000 == 0)
             use_rule((enum policy_rule)random_below(POLICY_RULES));
     }

@@ -40,6 +40,7 @@ static inline void ground_init(struct ground *ground, size_t max_bytes, size_t m
     CHECK(hash_seed_init(&ground->seed, bytes));
     ground->home = home_open(&ground->mem);
     CHECK(ground->home != NULL);
+    ground->home->queues = max_bytes || max_entries;
     budget_init(&ground->budget, max_bytes, max_entries);
 }
 

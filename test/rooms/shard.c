@@ -849,7 +849,8 @@ TEST(the_check_reports_what_is_broken)
     CHECK(!shard_check(shard, nowhere));
     shard->index.count--;
     lock_take(&shard->lock);
-    struct entry_link *link = &shard_find(shard, hash(key), &key, sizeof key)->link, right = *link;
+    struct entry_link *link = &entry_cold(shard_find(shard, hash(key), &key, sizeof key))->link,
+                      right = *link;
     lock_release(&shard->lock);
     link->prev = link;
     CHECK(!shard_check(shard, nowhere));

@@ -208,7 +208,7 @@ TEST(whose_room_is_taken_by_others_evicts_twice_its_size_and_not_the_whole_cache
     size_t charge;
     aside_cache *cache = open_with(512 << 10, 0);
     set_small(cache, ENTRIES, ASIDE_FOREVER);
-    CHECK(entry_charge_of(4, 1, &charge));
+    CHECK(entry_charge_of(cache->host.home, 4, 1, &charge));
     size_t lacking = LACKING * charge;
     contended = &cache->store;
     CHECK_INT(contended->shard_mask, 1);

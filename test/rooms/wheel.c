@@ -11,13 +11,14 @@ enum { ENTRIES = 300 };
 #define YEAR (INT64_C(31557600) * SECOND)
 
 static struct wheel wheel;
+static _Alignas(struct entry_cold) unsigned char blocks[ENTRIES][ENTRY_BARE];
 static struct entry *entries[ENTRIES];
 static bool in[ENTRIES];
 static int64_t now;
 
 static int64_t deadline_of(int i)
 {
-    return atomic_load(&entries[i]->serve_until_ns);
+    return atomic_load(&entry_cold(entries[i])->serve_until_ns);
 }
 
 static void begin(int64_t start_ns)
@@ -25,16 +26,14 @@ static void begin(int64_t start_ns)
     now = start_ns;
     wheel_init(&wheel, now);
     for (int i = 0; i < ENTRIES; i++) {
-        if (!entries[i])
-            entries[i] = calloc(1, sizeof(struct entry));
-        CHECK(entries[i] != NULL);
+        entries[i] = entry_of_cold(blocks[i]);
         in[i] = false;
     }
 }
 
 static void add(int i, int64_t deadline_ns)
 {
-    atomic_store(&entries[i]->serve_until_ns, deadline_ns);
+    atomic_store(&entry_cold(entries[i])->serve_until_ns, deadline_ns);
     wheel_add(&wheel, entries[i]);
     in[i] = true;
 }
@@ -157,7 +156,7 @@ TEST(for_ever_is_not_kept)
 {
     begin(SECOND);
     add(0, CLOCK_NEVER);
-    CHECK(entries[0]->link.next == NULL);
+    CHECK(entry_cold(entries[0])->link.next == NULL);
     CHECK_INT(reap(INT64_MAX - 1), 0);
     CHECK(in[0]);
     drop(0);
@@ -236,15 +235,15 @@ TEST(the_check_reports_a_broken_ring)
     for (int i = 0; i < 3; i++)
         add(i, now + SECOND);
     CHECK(wheel_check(&wheel, stderr));
-    struct entry_link *right = entries[1]->link.prev;
-    entries[1]->link.prev = &entries[1]->link;
+    struct entry_link *right = entry_cold(entries[1])->link.prev;
+    entry_cold(entries[1])->link.prev = &entry_cold(entries[1])->link;
     CHECK(!wheel_check(&wheel, nowhere));
     CHECK(!wheel_check(&wheel, NULL));
-    entries[1]->link.prev = right;
+    entry_cold(entries[1])->link.prev = right;
     CHECK(wheel_check(&wheel, stderr));
     wheel_advance(&wheel, now + 2 * SECOND);
     right = wheel.due.prev;
-    wheel.due.prev = &entries[0]->link;
+    wheel.due.prev = &entry_cold(entries[0])->link;
     CHECK(!wheel_check(&wheel, nowhere));
     wheel.due.prev = right;
     CHECK(wheel_check(&wheel, stderr));
