@@ -136,6 +136,41 @@ typedef struct aside_job aside_job;       /* a fetch that a user's executor is t
 
 /* ---- options --------------------------------------------------------------------------------- */
 
+/* X(name, number, word): why an entry has left the cache; the source of the enum and of
+ * aside_cause_name(). What was over when it was replaced or deleted has expired. */
+#define ASIDE_CAUSE_MAP(X)                                                                         \
+    X(ASIDE_CAUSE_EXPIRED, 1, "expired")   /* its time was over */                                 \
+    X(ASIDE_CAUSE_EVICTED, 2, "evicted")   /* to keep a bound */                                   \
+    X(ASIDE_CAUSE_DELETED, 3, "deleted")   /* by aside_delete(), or by ttl 0 */                    \
+    X(ASIDE_CAUSE_REPLACED, 4, "replaced") /* by another value of its key */                       \
+    X(ASIDE_CAUSE_CLEARED, 5, "cleared")   /* by aside_clear() */                                  \
+    X(ASIDE_CAUSE_CLOSED, 6, "closed")     /* with the cache */
+
+typedef enum aside_cause {
+#define ASIDE_CAUSE_ENUM(name, number, word) name = number,
+    ASIDE_CAUSE_MAP(ASIDE_CAUSE_ENUM)
+#undef ASIDE_CAUSE_ENUM
+} aside_cause;
+
+/*
+ * A listener: fn is called once for each entry that has left the cache, with its key, its value and
+ * the cause. key and value are borrowed: aside_value_ref() keeps the value. fn NULL: none.
+ * It is called soon after the entry has left, by whichever thread made it leave, before that call
+ * returns: a writer, a reader that met what was over, the reaper. Of a clear and a close: when the
+ * old table is taken apart, by the reaper or before the call returns; what a reader was just looking
+ * at, later, with the last reference at the latest. So for one key the order of two calls is not
+ * certain if two threads wrote. The value's destructor runs later.
+ * It may call the cache. What it makes leave is told after it has returned, on the same thread: one
+ * that stores anew whatever is evicted never ends. Values that were refused, or not stored, never were
+ * in the cache. ctx must outlive the cache and the calls in it.
+ * In the child of a fork what leaves there is told there; what another thread of the parent was about
+ * to tell at that moment is told in the parent alone.
+ */
+typedef struct aside_on_remove {
+    void (*fn)(void *ctx, const void *key, size_t key_len, aside_value *value, aside_cause cause);
+    void *ctx;
+} aside_on_remove;
+
 /*
  * Allocator of one cache: all four members or none (all zero: the C library's). malloc, realloc and
  * free behave as the C library's do, alignment included, and may be called from any thread, also
@@ -216,6 +251,7 @@ typedef struct aside_options {
     aside_clock clock;
     aside_worker worker;
     aside_submit submit;
+    aside_on_remove on_remove;
     int disabled; /* ASIDE_ENABLED, ASIDE_DISABLE_STORE or ASIDE_DISABLE_ALL; default the first */
 } aside_options;
 
@@ -223,7 +259,7 @@ typedef struct aside_options {
     {                                                                                              \
         sizeof(aside_options), "aside", 300000, ASIDE_FOREVER, 30000, 5000, (size_t)64 << 20, 0,   \
             65536, 65536, 4096, 8, (size_t)1 << 20, NULL, {NULL, NULL, NULL, NULL}, {NULL, NULL},  \
-            {NULL, NULL, NULL}, {NULL, NULL}, ASIDE_ENABLED                                        \
+            {NULL, NULL, NULL}, {NULL, NULL}, {NULL, NULL}, ASIDE_ENABLED                          \
     }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -632,6 +668,17 @@ ASIDE_API aside_status aside_value_wrap(void *ptr, size_t size,
                                         void (*free_fn)(void *ptr, void *ctx), void *ctx,
                                         aside_value **value) ASIDE_MUST_CHECK;
 
+/*
+ * Says what a cache is to count for a value in max_bytes, in the place of its size: what it keeps
+ * alive elsewhere, or what it would cost to fetch it again. The entry that holds it is counted
+ * besides, with its key. A cost that can never fit is refused like a size.
+ * Only for a value of aside_value_copy() or _wrap() that has one reference, the caller's: nobody
+ * else may use it yet, so no cache counts it.
+ * Returns ASIDE_OK; ASIDE_E_INVALID for NULL, for a value that came from a cache and for one with
+ * more references: nothing has changed then. Blocking: no.
+ */
+ASIDE_API aside_status aside_value_set_cost(aside_value *value, size_t cost) ASIDE_MUST_CHECK;
+
 /* One more reference; returns value; NULL for NULL. */
 ASIDE_API aside_value *aside_value_ref(aside_value *value);
 
@@ -746,6 +793,10 @@ ASIDE_API const char *aside_strerror(aside_status status);
 
 /* "ASIDE_E_BUSY" and the like; "ASIDE_UNKNOWN" for other numbers. Static storage. */
 ASIDE_API const char *aside_status_name(aside_status status);
+
+/* "expired" and the like, as ASIDE_CAUSE_MAP has them; "unknown" for other numbers. Static
+ * storage. */
+ASIDE_API const char *aside_cause_name(aside_cause cause);
 
 /* ASIDE_VERSION of the library that is linked. Static storage. */
 ASIDE_API const char *aside_version(void);

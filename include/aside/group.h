@@ -21,7 +21,8 @@ typedef struct aside_group aside_group; /* counted: aside_group_ref, aside_group
 /*
  * A new group. *group is NULL unless ASIDE_OK is returned; the caller owns one reference.
  *   options  as for aside_open(); NULL: the defaults. What is about storing (reaper_interval_ms,
- *            default_ttl_ms, max_bytes, max_entries, disabled) is checked and has no effect.
+ *            default_ttl_ms, max_bytes, max_entries, on_remove, disabled) is checked and has no
+ *            effect.
  * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, as aside_open(); ASIDE_E_NOMEM;
  * ASIDE_E_SYSTEM if getrandom(2) fails. Blocking: no. Threads: none before a fetch needs one.
  */

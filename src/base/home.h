@@ -20,7 +20,7 @@
 struct home {
     struct mem mem; /* immutable */
     uint8_t id;     /* immutable */
-    bool queues;    /* set before there are entries: they have links for queues */
+    bool queues;    /* set before there are entries: they have links for a queue */
     struct thread_account account;
     char padding[CACHE_LINE]; /* hits read what is above, unrefs write what is below */
     _Atomic uint64_t pins;    /* the cache itself, and each entry that only handles keep */

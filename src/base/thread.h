@@ -37,11 +37,12 @@ struct thread_record {
     uint32_t slots;                     /* of counters; changed under REGISTRY */
     struct thread_counters *counters;   /* replaced under REGISTRY */
     const struct thread_fetch *fetches; /* that run on this thread, innermost first */
-    unsigned inside;   /* calls that may still touch their cache after running user code */
-    unsigned dropping; /* loops that run destructors */
-    uint64_t offered;  /* hash of the key that its last offer to a referee was about */
-    void *solo;        /* a flight that the thread keeps for its next (flight/solo); by malloc() */
-    void *orphans;     /* caches to be freed when the outermost visit is over, or the thread */
+    unsigned inside;     /* calls that may still touch their cache after running user code */
+    unsigned dropping;   /* loops that run destructors */
+    const void *telling; /* the listener that runs on it, if one does (store/removal) */
+    uint64_t offered;    /* hash of the key that its last offer to a referee was about */
+    void *solo;    /* a flight that the thread keeps for its next (flight/solo); by malloc() */
+    void *orphans; /* caches to be freed when the outermost visit is over, or the thread */
     void (*free_orphans)(struct thread_record *self);
     unsigned destructor_rounds;
     /* of the list */

@@ -82,17 +82,16 @@ static aside_status build(aside_cache *cache, const struct mem *mem, const aside
 {
     struct hash_seed seed;
     struct host *host = &cache->host;
-    size_t max_bytes = options->max_bytes, max_entries = options->max_entries;
+    size_t shards = store_shards(options->max_bytes, options->max_entries);
     if (!hash_seed_init(&seed, options->hash_seed))
         return ASIDE_E_SYSTEM;
     cache->default_ttl_ms = options->default_ttl_ms;
     cache->disabled = options->disabled;
-    aside_status status = host_init(host, &ops, mem, options, store_shards(max_bytes, max_entries));
+    aside_status status = host_init(host, &ops, mem, options, shards);
     if (status != ASIDE_OK)
         return status;
     status = ASIDE_E_NOMEM;
-    if (!store_init(&cache->store, host->home, &seed, &host->bound, max_bytes, max_entries,
-                    cache_now(cache)))
+    if (!store_init(&cache->store, host->home, &seed, &host->bound, options, cache_now(cache)))
         goto fail_store;
     reaper_init(&cache->reaper, &cache->store, host, options);
     host_enlist(host);

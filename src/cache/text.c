@@ -1,5 +1,5 @@
 /*
- * cache/text -- statuses and the version, as text.
+ * cache/text -- statuses, causes and the version, as text.
  */
 #include <aside/aside.h>
 
@@ -32,6 +32,17 @@ const char *aside_status_name(aside_status status)
 {
     const struct text *text = text_of(status);
     return text ? text->name : "ASIDE_UNKNOWN";
+}
+
+const char *aside_cause_name(aside_cause cause)
+{
+    switch (cause) {
+#define WORD(name, number, word)                                                                   \
+    case name: return word;
+        ASIDE_CAUSE_MAP(WORD)
+#undef WORD
+    default: return "unknown";
+    }
 }
 
 const char *aside_version(void)

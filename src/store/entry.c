@@ -13,6 +13,18 @@ static_assert(offsetof(struct entry, head) == 0 && offsetof(struct lone_value, h
 /* At the front of a block whose home has no byte of its own. 16 keeps the entry aligned. */
 #define FAR_PREFIX 16
 
+static bool is_lone(const aside_value *value)
+{
+    return load_relaxed(&value->marks) & ENTRY_LONE;
+}
+
+/* What a value counts for that stands alone, with what malloc() takes. */
+static size_t cost_of(size_t size)
+{
+    size_t cost;
+    return size_add(size, sizeof(struct lone_value) + 24, &cost) ? cost : SIZE_MAX;
+}
+
 static size_t cold_bytes(bool queued)
 {
     return queued ? sizeof(struct entry_cold)
@@ -109,6 +121,13 @@ bool entry_charge_of(const struct home *home, size_t key_len, size_t value_size,
     return true;
 }
 
+/* Of a value that an entry wraps. */
+static size_t value_cost(const aside_value *value)
+{
+    return is_lone(value) ? ((const struct lone_value *)value)->cost
+                          : cost_of(aside_value_size(value));
+}
+
 size_t entry_charge(const struct entry *entry)
 {
     size_t charge = mem_charge(bytes_of(entry));
@@ -116,10 +135,7 @@ size_t entry_charge(const struct entry *entry)
         return charge;
     /* A wrapped size is the user's word: it may be any number. */
     size_t sum;
-    if (!size_add(aside_value_size(entry_wrapped(entry)), sizeof(struct lone_value) + 24, &sum) ||
-        !size_add(sum, charge, &sum))
-        return SIZE_MAX;
-    return sum & ~(size_t)15;
+    return size_add(value_cost(entry_wrapped(entry)), charge, &sum) ? sum & ~(size_t)15 : SIZE_MAX;
 }
 
 /* ---- ending ---------------------------------------------------------------------------------- */
@@ -183,6 +199,7 @@ static struct lone_value *lone_value_new(size_t extra, size_t size)
     atomic_init(&value->head.refs, 1);
     atomic_init(&value->head.marks, ENTRY_LONE);
     value->size = size;
+    value->cost = cost_of(size);
     return value;
 }
 
@@ -219,9 +236,12 @@ aside_status aside_value_wrap(void *ptr, size_t size, void (*free_fn)(void *ptr,
     return ASIDE_OK;
 }
 
-static bool is_lone(const aside_value *value)
+aside_status aside_value_set_cost(aside_value *value, size_t cost)
 {
-    return load_relaxed(&value->marks) & ENTRY_LONE;
+    if (!value || !is_lone(value) || load_acquire(&value->refs) != 1)
+        return ASIDE_E_INVALID;
+    ((struct lone_value *)value)->cost = cost;
+    return ASIDE_OK;
 }
 
 aside_value *aside_value_ref(aside_value *value)

@@ -62,6 +62,7 @@ struct entry_cold {
 struct lone_value {
     struct aside_value head;
     size_t size;
+    size_t cost; /* what an entry counts for it; set while it has one reference */
     void *data;
     void (*free_fn)(void *ptr, void *ctx);
     void *ctx;

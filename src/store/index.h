@@ -59,9 +59,10 @@ struct index_array {
     /* after it was replaced: of whoever dismantles it */
     struct index_array *doomed_next;
     uint64_t doomed_tag;
-    size_t doomed_at; /* buckets taken apart so far */
-    bool holds_entries;
-    void *memory; /* the policy's, which goes with it */
+    size_t doomed_at;   /* buckets taken apart so far */
+    bool holds_entries; /* that left the cache with it, ... */
+    uint8_t cause;      /* ... which aside_cause says why */
+    void *memory;       /* the policy's, which goes with it */
     /* the buckets follow */
 };
 

@@ -6,20 +6,19 @@
 
 #include <sched.h>
 
-void shard_init(struct shard *shard, const struct mem *mem, const struct hash_seed *seed,
-                struct budget *budget, struct flight_bound *bound, struct referee *referee,
-                size_t limbo_max, int64_t now_ns)
+void shard_init(struct shard *shard, const struct shard_common *common, int64_t now_ns)
 {
-    index_init(&shard->index, mem, seed, budget);
+    index_init(&shard->index, common->mem, common->seed, common->budget);
     lock_init(&shard->lock, RANK_SHARD);
     wheel_init(&shard->wheel, now_ns);
     limbo_init(&shard->limbo);
-    group_init(&shard->group, &shard->lock, mem, bound);
-    shard->budget = budget;
-    shard->limbo_max = limbo_max;
-    shard->referee = referee;
-    if (referee)
-        policy_init(&shard->policy, &referee->rule, budget->max_bytes != BUDGET_MOST);
+    group_init(&shard->group, &shard->lock, common->mem, common->bound);
+    shard->budget = common->budget;
+    shard->limbo_max = common->limbo_max;
+    shard->listener = common->listener;
+    shard->referee = common->referee;
+    if (shard->referee)
+        policy_init(&shard->policy, &shard->referee->rule, shard->budget->max_bytes != BUDGET_MOST);
 }
 
 /* ---- unlinking ------------------------------------------------------------------------------- */
@@ -30,7 +29,21 @@ static void retire(struct shard *shard, struct entry *entry) REQUIRES(shard->loc
     limbo_add(&shard->limbo, entry);
 }
 
-static void unlink_entry(struct shard *shard, _Atomic uint64_t *word) REQUIRES(shard->lock)
+static void note(struct shard *shard, struct entry *entry, aside_cause cause) REQUIRES(shard->lock)
+{
+    if (shard->listener)
+        removal_note(&shard->removals, entry, cause);
+}
+
+struct removals shard_removals(struct shard *shard)
+{
+    struct removals removals = shard->removals;
+    shard->removals = (struct removals){NULL, NULL};
+    return removals;
+}
+
+static void unlink_entry(struct shard *shard, _Atomic uint64_t *word, aside_cause cause)
+    REQUIRES(shard->lock)
 {
     struct entry *entry = index_entry(load_relaxed(word));
     size_t charge = entry_charge(entry);
@@ -39,6 +52,7 @@ static void unlink_entry(struct shard *shard, _Atomic uint64_t *word) REQUIRES(s
     index_remove(&shard->index, word);
     budget_refund(shard->budget, charge, 1);
     shard->bytes -= charge;
+    note(shard, entry, cause);
     retire(shard, entry);
 }
 
@@ -84,7 +98,7 @@ static enum shard_end insert(struct shard *shard, uint64_t hash, struct entry *e
 }
 
 static enum shard_end overwrite(struct shard *shard, uint64_t hash, _Atomic uint64_t *word,
-                                struct entry *entry) REQUIRES(shard->lock)
+                                struct entry *entry, int64_t now_ns) REQUIRES(shard->lock)
 {
     struct entry *old = index_entry(load_relaxed(word));
     size_t charge = entry_charge(entry), old_charge = entry_charge(old);
@@ -97,6 +111,7 @@ static enum shard_end overwrite(struct shard *shard, uint64_t hash, _Atomic uint
     shard->bytes += charge - old_charge;
     if (charge < old_charge)
         budget_refund(shard->budget, old_charge - charge, 0);
+    note(shard, old, entry_fresh(old, now_ns) ? ASIDE_CAUSE_REPLACED : ASIDE_CAUSE_EXPIRED);
     retire(shard, old);
     return SHARD_OK;
 }
@@ -112,7 +127,8 @@ enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry
     if (word && how == SHARD_ADD && entry_fresh(index_entry(load_relaxed(word)), now_ns))
         return SHARD_EXISTS;
     lock_touch(2);
-    enum shard_end end = word ? overwrite(shard, hash, word, entry) : insert(shard, hash, entry);
+    enum shard_end end =
+        word ? overwrite(shard, hash, word, entry, now_ns) : insert(shard, hash, entry);
     if (end == SHARD_OK)
         wheel_add(&shard->wheel, entry);
     return end;
@@ -135,7 +151,7 @@ enum shard_end shard_delete(struct shard *shard, uint64_t hash, const void *key,
     if (!word)
         return SHARD_MISS;
     bool fresh = entry_fresh(index_entry(load_relaxed(word)), now_ns);
-    unlink_entry(shard, word);
+    unlink_entry(shard, word, fresh ? ASIDE_CAUSE_DELETED : ASIDE_CAUSE_EXPIRED);
     return fresh ? SHARD_OK : SHARD_MISS;
 }
 
@@ -178,7 +194,7 @@ bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry
     _Atomic uint64_t *word = index_locate(&shard->index, hash, key, key_len);
     if (!word || index_entry(load_relaxed(word)) != entry || !is_over(entry, now_ns))
         return false;
-    unlink_entry(shard, word);
+    unlink_entry(shard, word, ASIDE_CAUSE_EXPIRED);
     return true;
 }
 
@@ -190,7 +206,7 @@ void shard_evict(struct shard *shard, const struct budget_room *room, unsigned *
         if (!victim)
             break;
         policy_evict(&shard->policy, victim);
-        unlink_entry(shard, word_of_entry(shard, victim));
+        unlink_entry(shard, word_of_entry(shard, victim), ASIDE_CAUSE_EVICTED);
         ++*evicted;
     }
     lock_touch(2 * (size_t)(SHARD_LOOKS - looks));
@@ -207,7 +223,7 @@ unsigned shard_reap(struct shard *shard, int64_t now_ns, unsigned max, unsigned 
     unsigned looked = 0;
     for (; looked < max && (entry = wheel_due(&shard->wheel)); looked++) {
         if (is_over(entry, now_ns)) {
-            unlink_entry(shard, word_of_entry(shard, entry));
+            unlink_entry(shard, word_of_entry(shard, entry), ASIDE_CAUSE_EXPIRED);
             ++*reaped;
         } else {
             wheel_add(&shard->wheel, entry);
@@ -219,10 +235,8 @@ unsigned shard_reap(struct shard *shard, int64_t now_ns, unsigned max, unsigned 
 
 /* ---- doom ------------------------------------------------------------------------------------ */
 
-static void doom(struct shard *shard, struct index_array *array, bool holds_entries)
-    REQUIRES(shard->lock)
+static void doom(struct shard *shard, struct index_array *array) REQUIRES(shard->lock)
 {
-    array->holds_entries = holds_entries;
     array->doomed_tag = epoch_tag();
     array->doomed_next = shard->doomed;
     shard->doomed = array;
@@ -243,7 +257,7 @@ static void doom_memory(struct shard *shard, struct index_array *array) REQUIRES
 
 /* The wheel is begun anew: the links of the entries that go with the arrays are never followed
  * again. */
-void shard_clear(struct shard *shard, int64_t now_ns)
+void shard_clear(struct shard *shard, aside_cause cause, int64_t now_ns)
 {
     size_t entries = shard->index.count;
     group_fence_all(&shard->group);
@@ -258,7 +272,9 @@ void shard_clear(struct shard *shard, int64_t now_ns)
         doom_memory(shard, array);
     while (array) {
         struct index_array *next = load_relaxed(&array->next);
-        doom(shard, array, true);
+        array->holds_entries = true;
+        array->cause = (uint8_t)cause;
+        doom(shard, array);
         array = next;
     }
 }
@@ -272,6 +288,15 @@ static struct index_array *take_ripe(struct shard *shard) REQUIRES(shard->lock)
     if (array)
         *link = array->doomed_next;
     return array;
+}
+
+static void tell_of(const struct shard *shard, struct entry **entries, unsigned count,
+                    aside_cause cause)
+{
+    struct removals removals = {NULL, NULL};
+    for (unsigned i = 0; i < count; i++)
+        removal_note(&removals, entries[i], cause);
+    removal_tell(shard->listener, &removals);
 }
 
 /* Entries that a visit names go to limbo, where visits are looked after. */
@@ -336,6 +361,8 @@ unsigned shard_dismantle(struct shard *shard, unsigned max, bool *more)
     if (max > SHARD_SLICE)
         max = SHARD_SLICE;
     unsigned count = array->holds_entries ? index_array_take(array, entries, max) : 0;
+    if (shard->listener)
+        tell_of(shard, entries, count, (aside_cause)array->cause);
     size_t bytes = drop_unnamed(shard, entries, count);
     bool empty = count < max;
     lock_take(&shard->lock);
@@ -373,7 +400,7 @@ void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris
 {
     struct index_array *old = NULL;
     if (!pressed && index_step(&shard->index, &old))
-        doom(shard, old, false);
+        doom(shard, old);
     limbo_step(&shard->limbo, pressed);
     /* A destructor that writes leaves its share to whoever runs it, or they would nest without
      * end. */

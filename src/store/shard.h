@@ -18,6 +18,7 @@
 #include "store/index.h"
 #include "store/limbo.h"
 #include "store/referee.h"
+#include "store/removal.h"
 #include "store/wheel.h"
 
 #include <stdbool.h>
@@ -32,12 +33,14 @@
 struct shard {
     struct index index; /* its array is read without the lock; the rest guarded */
     _Alignas(CACHE_LINE) struct lock lock;
-    bool array_coming;           /* guarded by lock: somebody is making a larger array */
-    struct referee *referee;     /* immutable; NULL: nothing is ever evicted */
-    struct policy policy;        /* guarded by lock */
-    void *memory;                /* guarded by lock: the policy's, of keys */
-    size_t memory_bytes;         /* guarded by lock: as the budget counts it */
-    size_t limbo_max;            /* immutable: bytes in limbo above which writes are refused */
+    bool array_coming;               /* guarded by lock: somebody is making a larger array */
+    struct referee *referee;         /* immutable; NULL: nothing is ever evicted */
+    struct policy policy;            /* guarded by lock */
+    void *memory;                    /* guarded by lock: the policy's, of keys */
+    size_t memory_bytes;             /* guarded by lock: as the budget counts it */
+    size_t limbo_max;                /* immutable: bytes in limbo above which writes are refused */
+    const aside_on_remove *listener; /* immutable; NULL: nobody wants to hear of removals */
+    struct removals removals;    /* guarded by lock, empty when it is free: told to nobody yet */
     struct wheel wheel;          /* guarded by lock */
     struct limbo limbo;          /* guarded by lock */
     struct budget_room lacking;  /* guarded by lock: what the last shard_put() had no room for */
@@ -69,9 +72,18 @@ enum shard_end {
 
 enum shard_put { SHARD_SET, SHARD_ADD };
 
-void shard_init(struct shard *shard, const struct mem *mem, const struct hash_seed *seed,
-                struct budget *budget, struct flight_bound *bound, struct referee *referee,
-                size_t limbo_max, int64_t now_ns);
+/* What the shards of a store have in common. */
+struct shard_common {
+    const struct mem *mem;
+    const struct hash_seed *seed;
+    struct budget *budget;
+    struct flight_bound *bound;
+    struct referee *referee;         /* NULL: nothing is ever evicted */
+    const aside_on_remove *listener; /* NULL: nobody wants to hear of removals */
+    size_t limbo_max;
+};
+
+void shard_init(struct shard *shard, const struct shard_common *common, int64_t now_ns);
 /* Of a closed shard that nobody uses any more: all that waits in limbo is dropped now. */
 void shard_fini(struct shard *shard);
 
@@ -104,7 +116,9 @@ void shard_pass_time(struct shard *shard, int64_t now_ns) REQUIRES(shard->lock);
 unsigned shard_reap(struct shard *shard, int64_t now_ns, unsigned max, unsigned *reaped)
     REQUIRES(shard->lock);
 /* Publishes an empty table; what was there is doomed. Fences all flights. */
-void shard_clear(struct shard *shard, int64_t now_ns) REQUIRES(shard->lock);
+void shard_clear(struct shard *shard, aside_cause cause, int64_t now_ns) REQUIRES(shard->lock);
+/* What was unlinked in this hold of the lock: the caller tells it when he has released it. */
+struct removals shard_removals(struct shard *shard) REQUIRES(shard->lock);
 /* A share of the housekeeping that every write does; *growth is a wish for shard_grow(). */
 void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris, bool *growth)
     REQUIRES(shard->lock);

@@ -28,10 +28,20 @@ static size_t limbo_for(size_t max_bytes, size_t shards)
     return one > 16384 ? one : 16384;
 }
 
-bool store_init(struct store *store, struct home *home, const struct hash_seed *seed,
-                struct flight_bound *bound, size_t max_bytes, size_t max_entries, int64_t now_ns)
+/* Bounds, and who hears of what leaves: before there are entries. */
+static bool init_policy(struct store *store, const aside_options *options)
 {
-    size_t shards = store_shards(max_bytes, max_entries);
+    budget_init(&store->budget, options->max_bytes, options->max_entries);
+    store->evicts = options->max_bytes || options->max_entries;
+    store->listener = options->on_remove;
+    store->home->queues = store->evicts || store->listener.fn;
+    return !store->evicts || referee_init(&store->referee, &store->home->mem, &store->budget);
+}
+
+bool store_init(struct store *store, struct home *home, const struct hash_seed *seed,
+                struct flight_bound *bound, const aside_options *options, int64_t now_ns)
+{
+    size_t shards = store_shards(options->max_bytes, options->max_entries);
     store->shards =
         mem_zalloc_lines(&home->mem, shards * sizeof(struct shard), &store->shards_block);
     if (!store->shards)
@@ -39,15 +49,19 @@ bool store_init(struct store *store, struct home *home, const struct hash_seed *
     store->seed = *seed;
     store->shard_mask = shards - 1;
     store->home = home;
-    budget_init(&store->budget, max_bytes, max_entries);
-    home->queues = store->evicts = max_bytes || max_entries;
-    if (store->evicts && !referee_init(&store->referee, &home->mem, &store->budget)) {
+    if (!init_policy(store, options)) {
         mem_free(&home->mem, store->shards_block);
         return false;
     }
+    struct shard_common common = {&home->mem,
+                                  &store->seed,
+                                  &store->budget,
+                                  bound,
+                                  store->evicts ? &store->referee : NULL,
+                                  store->listener.fn ? &store->listener : NULL,
+                                  limbo_for(options->max_bytes, shards)};
     for (size_t i = 0; i < shards; i++)
-        shard_init(&store->shards[i], &home->mem, &store->seed, &store->budget, bound,
-                   store->evicts ? &store->referee : NULL, limbo_for(max_bytes, shards), now_ns);
+        shard_init(&store->shards[i], &common, now_ns);
     return true;
 }
 
@@ -64,6 +78,13 @@ static void count(struct store *store, enum counter counter, uint64_t n)
 {
     if (n)
         counter_add(store->home, thread_self(), counter, n);
+}
+
+static void release_and_tell(struct store *store, struct shard *shard) RELEASES(shard->lock)
+{
+    struct removals removals = shard_removals(shard);
+    lock_release(&shard->lock);
+    removal_tell(&store->listener, &removals);
 }
 
 /* ---- relief ---------------------------------------------------------------------------------- */
@@ -98,7 +119,7 @@ static bool evict_in(struct store *store, struct shard *shard, struct search *se
         shard_evict(shard, &search->room, &evicted);
         search->freed.bytes += before - shard->bytes;
         turns = shard->index.count ? turns_for(shard) : 0;
-        lock_release(&shard->lock);
+        release_and_tell(store, shard);
     }
     search->freed.entries += evicted;
     count(store, COUNTER_evicted, evicted);
@@ -201,6 +222,7 @@ static aside_status status_of(enum shard_end end)
 
 /* What a write leaves to be done without the lock. */
 struct aftermath {
+    struct removals removals;
     struct shard_debris debris;
     bool growth, doomed;
 };
@@ -210,12 +232,14 @@ static void unlock(struct shard *shard, struct aftermath *after) RELEASES(shard-
 {
     shard_upkeep(shard, false, &after->debris, &after->growth);
     after->doomed = shard->doomed;
+    after->removals = shard_removals(shard);
     lock_release(&shard->lock);
 }
 
 static void tidy(struct store *store, struct shard *shard, struct aftermath *after)
 {
     bool more;
+    removal_tell(&store->listener, &after->removals);
     shard_drop(&after->debris);
     if (after->growth)
         (void)grow(store, shard);
@@ -335,6 +359,7 @@ void store_lazily_remove(struct store *store, uint64_t hash, const struct entry 
     bool removed = shard_remove_expired(shard, hash, entry, key, key_len, now_ns);
     struct aftermath after;
     unlock(shard, &after);
+    removal_tell(&store->listener, &after.removals);
     shard_drop(&after.debris); /* the rest of the tidying might wait for a lock */
     count(store, COUNTER_expired, removed);
 }
@@ -368,7 +393,7 @@ static size_t reap_shard(struct store *store, struct shard *shard, int64_t now_n
         max = budget - all < SHARD_SLICE ? (unsigned)(budget - all) : SHARD_SLICE;
         lock_take(&shard->lock);
         looked = shard_reap(shard, now_ns, max, &slice);
-        lock_release(&shard->lock);
+        release_and_tell(store, shard);
         free_slice(store, shard);
         all += looked;
         *reaped += slice;
@@ -411,7 +436,7 @@ void store_clear(struct store *store, bool closing, int64_t now_ns)
     for (size_t i = 0; i <= store->shard_mask; i++) {
         struct shard *shard = &store->shards[i];
         lock_take(&shard->lock);
-        shard_clear(shard, now_ns);
+        shard_clear(shard, closing ? ASIDE_CAUSE_CLOSED : ASIDE_CAUSE_CLEARED, now_ns);
         if (closing)
             shard->group.closed = true;
         lock_release(&shard->lock);

@@ -16,11 +16,12 @@
 #include <stdio.h>
 
 struct store {
-    struct hash_seed seed; /* immutable */
-    struct shard *shards;  /* immutable */
-    size_t shard_mask;     /* immutable */
-    bool evicts;           /* immutable: there is a bound, and a referee */
-    struct home *home;     /* immutable */
+    struct hash_seed seed;    /* immutable */
+    struct shard *shards;     /* immutable */
+    size_t shard_mask;        /* immutable */
+    bool evicts;              /* immutable: there is a bound, and a referee */
+    aside_on_remove listener; /* immutable; fn NULL: none */
+    struct home *home;        /* immutable */
     void *shards_block;
     struct budget budget;
     struct referee referee;
@@ -32,7 +33,7 @@ struct store {
 size_t store_shards(size_t max_bytes, size_t max_entries);
 /* bound: of the flights. False: no memory. */
 bool store_init(struct store *store, struct home *home, const struct hash_seed *seed,
-                struct flight_bound *bound, size_t max_bytes, size_t max_entries, int64_t now_ns);
+                struct flight_bound *bound, const aside_options *options, int64_t now_ns);
 void store_fini(struct store *store);
 
 #define STORE_SHARD_SHIFT 32

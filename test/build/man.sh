@@ -281,7 +281,7 @@ done | sort | awk '$2 == "-" { drop[$1]; next } { name[++n] = $1 } END { for (i 
 tr -c 'A-Za-z0-9_' '\n' <"$work/code" | grep -E '^(ASIDE_[A-Z_0-9]+|aside_[a-z_]+)$' >>"$work/public" || :
 x_map ASIDE_STATUS_MAP | sed 's/,.*//' >>"$work/public"
 cat "$@" | tr -c 'A-Za-z0-9_' '\n' | sort -u >"$work/words.man"
-sort -u "$work/public" | grep -v -x -e ASIDE_API -e ASIDE_STATUS_ENUM -e ASIDE_STATS_MEMBER -e ASIDE_STATS_OPERATION |
+sort -u "$work/public" | grep -v -x -e ASIDE_API -e ASIDE_STATUS_ENUM -e ASIDE_CAUSE_ENUM -e ASIDE_STATS_MEMBER -e ASIDE_STATS_OPERATION |
     comm -23 - "$work/words.man" >"$work/unsaid"
 [ ! -s "$work/unsaid" ] || complain "no page speaks of: $(tr '\n' ' ' <"$work/unsaid")"
 

@@ -29,6 +29,7 @@ rooms() {
 1 store/ghosts
 1 store/policy
 1 store/referee
+1 store/removal
 1 store/limbo
 1 flight/waiter
 1 flight/cancel

@@ -26,8 +26,12 @@ static void begin(size_t max_bytes, size_t max_entries, size_t limbo_max)
     shard = mem_zalloc_lines(&mem_default, sizeof *shard, &shard_block);
     CHECK(shard != NULL);
     CHECK(!evicts() || referee_init(&referee, &ground.mem, &ground.budget));
-    shard_init(shard, &ground.mem, &ground.seed, &ground.budget, NULL, evicts() ? &referee : NULL,
-               limbo_max, now);
+    struct shard_common common = {.mem = &ground.mem,
+                                  .seed = &ground.seed,
+                                  .budget = &ground.budget,
+                                  .referee = evicts() ? &referee : NULL,
+                                  .limbo_max = limbo_max};
+    shard_init(shard, &common, now);
 }
 
 /* The housekeeping that follows a write, pressed or not. */
@@ -57,7 +61,7 @@ static void free_waiting(void)
 static void end(void)
 {
     lock_take(&shard->lock);
-    shard_clear(shard, now);
+    shard_clear(shard, ASIDE_CAUSE_CLEARED, now);
     shard->group.closed = true;
     lock_release(&shard->lock);
     free_waiting();
@@ -349,7 +353,7 @@ TEST(clearing_goes_in_small_steps)
     begin(0, 0, SIZE_MAX);
     put_many(now + 1000);
     lock_take(&shard->lock);
-    shard_clear(shard, now);
+    shard_clear(shard, ASIDE_CAUSE_CLEARED, now);
     lock_release(&shard->lock);
     CHECK_INT(count(), 0);
     CHECK_INT(ground.budget.bytes, 0);
@@ -437,7 +441,7 @@ TEST(a_clear_gives_back_what_the_policy_remembers)
     for (int turn = 0; turn < 3; turn++) {
         put_many(CLOCK_NEVER);
         lock_take(&shard->lock);
-        shard_clear(shard, now);
+        shard_clear(shard, ASIDE_CAUSE_CLEARED, now);
         lock_release(&shard->lock);
         CHECK_INT(ground.budget.bytes, 0);
         CHECK_INT(ground.budget.lasting, 0);
@@ -634,7 +638,7 @@ TEST(a_doomed_array_stays_while_a_reader_is_inside)
     free_waiting();
     stalled_begin(&reader);
     lock_take(&shard->lock);
-    shard_clear(shard, now);
+    shard_clear(shard, ASIDE_CAUSE_CLEARED, now);
     lock_release(&shard->lock);
     int64_t blocks = ground.ledger.live_blocks;
     for (int i = 0; i < 10; i++) {
@@ -655,7 +659,7 @@ TEST(no_more_than_a_slice_is_taken_whatever_is_asked_for)
     for (uint32_t i = 0; i < SHARD_SLICE + 7; i++)
         store(i, CLOCK_NEVER);
     lock_take(&shard->lock);
-    shard_clear(shard, now);
+    shard_clear(shard, ASIDE_CAUSE_CLEARED, now);
     lock_release(&shard->lock);
     CHECK_INT(shard_dismantle(shard, 1000, &more), SHARD_SLICE);
     CHECK(more);
@@ -674,7 +678,7 @@ TEST(an_entry_that_a_visit_names_survives_the_clear)
     lock_take(&shard->lock);
     struct entry *named = shard_find(shard, hash(7), &key, sizeof key);
     store_release(&self->visiting[0], named);
-    shard_clear(shard, now);
+    shard_clear(shard, ASIDE_CAUSE_CLEARED, now);
     lock_release(&shard->lock);
     free_waiting();
     CHECK_INT(shard->limbo.visited_bytes, entry_charge(named));
@@ -778,7 +782,7 @@ static void *fini_main(void *arg)
 static void close_shard(void)
 {
     lock_take(&shard->lock);
-    shard_clear(shard, now);
+    shard_clear(shard, ASIDE_CAUSE_CLEARED, now);
     shard->group.closed = true;
     lock_release(&shard->lock);
 }
@@ -924,7 +928,7 @@ TEST(two_take_arrays_apart_and_each_lays_down_his_own)
     for (uint32_t i = 0; i < 2; i++) {
         store_wrapped(i);
         lock_take(&shard->lock);
-        shard_clear(shard, now);
+        shard_clear(shard, ASIDE_CAUSE_CLEARED, now);
         lock_release(&shard->lock);
     }
     size_t each = shard->doomed_bytes / 2;
@@ -958,7 +962,7 @@ static void check_fork_after(uint32_t entries)
     for (uint32_t i = 1; i < entries; i++)
         store(i, CLOCK_NEVER);
     lock_take(&shard->lock);
-    shard_clear(shard, now);
+    shard_clear(shard, ASIDE_CAUSE_CLEARED, now);
     lock_release(&shard->lock);
     in_the_middle = fork_in_the_middle;
     while (in_the_middle)

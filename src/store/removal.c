@@ -1,0 +1,85 @@
+/* store/removal -- see removal.h. */
+#include "store/removal.h"
+
+#include "base/thread.h"
+
+#include <pthread.h>
+
+/* A thread that is telling, and inside of that perhaps another listener. */
+struct telling {
+    const struct telling *outer;
+    const aside_on_remove *listener;
+    struct removals *removals;
+};
+
+static struct entry_link *link_of(const struct entry *entry)
+{
+    return &entry_cold(entry)->queue;
+}
+
+static void append(struct removals *to, const struct removals *from)
+{
+    if (to->last)
+        link_of(to->last)->next = link_of(from->first);
+    else
+        to->first = from->first;
+    to->last = from->last;
+}
+
+void removal_note(struct removals *removals, struct entry *entry, aside_cause cause)
+{
+    fetch_add_relaxed(&entry->head.refs, 1);
+    entry->print = cause;
+    link_of(entry)->next = NULL;
+    append(removals, &(struct removals){entry, entry});
+}
+
+static struct entry *pop(struct removals *removals)
+{
+    struct entry *entry = removals->first;
+    struct entry_link *next = link_of(entry)->next;
+    removals->first = next ? entry_of_cold(container_of(next, struct entry_cold, queue)) : NULL;
+    if (!next)
+        removals->last = NULL;
+    return entry;
+}
+
+static void tell_all(const aside_on_remove *listener, struct removals *removals)
+{
+    while (removals->first) {
+        struct entry *entry = pop(removals);
+        aside_value *value = entry_wraps(entry) ? entry_wrapped(entry) : &entry->head;
+        listener->fn(listener->ctx, entry->bytes, entry->head.key_len, value,
+                     (aside_cause)entry->print);
+        aside_value_unref(&entry->head);
+    }
+}
+
+static const struct telling *same_listener(const struct telling *telling,
+                                           const aside_on_remove *listener)
+{
+    while (telling && telling->listener != listener)
+        telling = telling->outer;
+    return telling;
+}
+
+void removal_tell(const aside_on_remove *listener, struct removals *removals)
+{
+    if (!removals->first)
+        return;
+    struct thread_record *self = thread_self();
+    const struct telling *outer = self ? same_listener(self->telling, listener) : NULL;
+    if (outer) {
+        append(outer->removals, removals);
+        return;
+    }
+    int cancel_state;
+    struct telling telling = {self ? self->telling : NULL, listener, removals};
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+    if (self)
+        self->telling = &telling;
+    tell_all(listener, removals);
+    if (self)
+        self->telling = telling.outer;
+    pthread_setcancelstate(cancel_state, NULL);
+}
