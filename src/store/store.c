@@ -8,6 +8,9 @@
 #define SHARD_ENTRIES ((size_t)512)
 #define MOST_TURNS 64
 #define MOST_EVICTED 128 /* in one shard before the next has its turn */
+/* A shard is rich that has this part of its share, and some entries, above it. */
+#define RICH_PART 32
+#define RICH_ENTRIES 8
 
 /* ---- making ---------------------------------------------------------------------------------- */
 
@@ -108,6 +111,20 @@ static bool has_room(const struct store *store, struct search *search)
     return has;
 }
 
+/* What is to be free when this shard has evicted. One that has clearly more than its share gives an
+ * entry more, which another will store in its place: else entries would drift from shard to shard, as
+ * threads take each other's room, and every index would grow in its turn. */
+static struct budget_room room_in(const struct store *store, const struct shard *shard,
+                                  struct budget_room room) REQUIRES(shard->lock)
+{
+    size_t share = load_relaxed(&store->budget.entries) / (store->shard_mask + 1);
+    if (shard->index.count > share + share / RICH_PART + RICH_ENTRIES) {
+        room.bytes += shard->bytes / shard->index.count;
+        room.entries++;
+    }
+    return room;
+}
+
 /* Evicts in one shard until there is room, a share is evicted or nothing is left. */
 static bool evict_in(struct store *store, struct shard *shard, struct search *search)
 {
@@ -116,7 +133,8 @@ static bool evict_in(struct store *store, struct shard *shard, struct search *se
     for (size_t i = 0; i < turns && !has_room(store, search) && evicted < MOST_EVICTED; i++) {
         lock_take(&shard->lock);
         size_t before = shard->bytes;
-        shard_evict(shard, &search->room, &evicted);
+        struct budget_room room = room_in(store, shard, search->room);
+        shard_evict(shard, &room, &evicted);
         search->freed.bytes += before - shard->bytes;
         turns = shard->index.count ? turns_for(shard) : 0;
         release_and_tell(store, shard);

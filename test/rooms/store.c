@@ -139,6 +139,34 @@ TEST(room_that_has_come_by_itself_meanwhile_costs_nobody_his_place)
     finish(cache);
 }
 
+/* From *next on, the first number that is a key of that shard. */
+static void set_in_shard(aside_cache *cache, const struct shard *shard, uint32_t *next)
+{
+    while (store_shard(&cache->store, cache_hash(cache, next, sizeof *next)) != shard)
+        ++*next;
+    CHECK_STATUS(aside_set(cache, next, sizeof *next, "v", 1, ASIDE_FOREVER), ASIDE_OK);
+    ++*next;
+}
+
+TEST(a_shard_that_has_more_than_its_share_gives_it_up_to_the_others)
+{
+    enum { ENTRIES = 2048, SHARDS = 4, SHARE = ENTRIES / SHARDS };
+    aside_cache *cache = open_with(0, ENTRIES);
+    uint32_t next = 0;
+    CHECK_INT(cache->store.shard_mask + 1, SHARDS);
+    for (int i = 0; i < ENTRIES; i++)
+        set_in_shard(cache, &cache->store.shards[0], &next);
+    CHECK_INT(cache->store.shards[0].index.count, ENTRIES);
+    for (int i = 0; i < 4 * SHARDS * ENTRIES; i++)
+        set_in_shard(cache, &cache->store.shards[i % SHARDS], &next);
+    for (int i = 0; i < SHARDS; i++) {
+        CHECK(cache->store.shards[i].index.count <= SHARE + SHARE / 16);
+        CHECK(cache->store.shards[i].index.count >= SHARE - SHARE / 4);
+    }
+    CHECK(aside_count(cache) >= ENTRIES - SHARDS);
+    finish(cache);
+}
+
 TEST(room_that_nobody_can_free_is_not_waited_for)
 {
     aside_cache *cache = open_with(512 << 10, 0);
