@@ -160,9 +160,10 @@ typedef enum aside_cause {
  * old table is taken apart, by the reaper or before the call returns; what a reader was just looking
  * at, later, with the last reference at the latest. So for one key the order of two calls is not
  * certain if two threads wrote. The value's destructor runs later.
- * It may call the cache. What it makes leave is told after it has returned, on the same thread: one
- * that stores anew whatever is evicted never ends. Values that were refused, or not stored, never were
- * in the cache. ctx must outlive the cache and the calls in it.
+ * It may call the cache. What it makes leave is told after it has returned, on the same thread (inside
+ * it, where there is no memory for what the library keeps of a thread). One that stores anew whatever
+ * is evicted takes the room from the call that made it, and may never end. Values that were refused,
+ * or not stored, never were in the cache. ctx must outlive the cache and the calls in it.
  * In the child of a fork what leaves there is told there; what another thread of the parent was about
  * to tell at that moment is told in the parent alone.
  */

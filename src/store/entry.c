@@ -240,7 +240,7 @@ aside_status aside_value_set_cost(aside_value *value, size_t cost)
 {
     if (!value || !is_lone(value) || load_acquire(&value->refs) != 1)
         return ASIDE_E_INVALID;
-    ((struct lone_value *)value)->cost = cost;
+    ((struct lone_value *)value)->cost = cost_of(cost);
     return ASIDE_OK;
 }
 

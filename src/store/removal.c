@@ -48,9 +48,10 @@ static void tell_all(const aside_on_remove *listener, struct removals *removals)
 {
     while (removals->first) {
         struct entry *entry = pop(removals);
-        aside_value *value = entry_wraps(entry) ? entry_wrapped(entry) : &entry->head;
+        aside_value *value = entry_handle(entry); /* of its own: nobody may change its cost */
         listener->fn(listener->ctx, entry->bytes, entry->head.key_len, value,
                      (aside_cause)entry->print);
+        aside_value_unref(value);
         aside_value_unref(&entry->head);
     }
 }
@@ -63,10 +64,8 @@ static const struct telling *same_listener(const struct telling *telling,
     return telling;
 }
 
-void removal_tell(const aside_on_remove *listener, struct removals *removals)
+void removal_tell_some(const aside_on_remove *listener, struct removals *removals)
 {
-    if (!removals->first)
-        return;
     struct thread_record *self = thread_self();
     const struct telling *outer = self ? same_listener(self->telling, listener) : NULL;
     if (outer) {

@@ -2929,3 +2929,115 @@ TEST(programs_may_be_started_by_a_busy_process)
     }
     busy_end(&busy);
 }
+
+/* ---- what leaves is told in its own process ------------------------------------------------------ */
+
+struct hearing {
+    aside_cache *cache;
+    int entries;
+    bool forks; /* the first call, on this thread */
+    struct child child;
+    struct gate *gate; /* at which the first call stands; NULL: at none */
+    _Atomic int told, of[7];
+};
+
+static void hear(void *ctx, const void *key, size_t key_len, aside_value *value, aside_cause cause)
+{
+    struct hearing *hearing = (struct hearing *)ctx;
+    CHECK(key_len > 0 && *(const char *)key != '\0');
+    CHECK(aside_value_size(value) > 0);
+    atomic_fetch_add(&hearing->of[cause], 1);
+    if (atomic_fetch_add(&hearing->told, 1) > 0)
+        return;
+    if (hearing->gate != NULL)
+        gate_pass(hearing->gate);
+    if (hearing->forks)
+        hearing->child = child_fork();
+}
+
+static void hearing_open(struct hearing *hearing)
+{
+    aside_options options = quiet_options();
+    memset((void *)hearing, 0, sizeof *hearing);
+    options.on_remove.fn = hear;
+    options.on_remove.ctx = hearing;
+    hearing->cache = open_filled(&options);
+    hearing->entries = (int)aside_count(hearing->cache);
+}
+
+static void leave_in_many_ways(void *arg)
+{
+    struct hearing *hearing = (struct hearing *)arg;
+    aside_cache *cache = hearing->cache;
+    CHECK_INT(hearing->told, 0);
+    CHECK_STATUS(aside_delete(cache, ASIDE_STR("key 1")), ASIDE_OK);
+    CHECK_INT(hearing->of[ASIDE_CAUSE_DELETED], 1);
+    put(cache, "key 2", "new", ASIDE_FOREVER);
+    CHECK_INT(hearing->of[ASIDE_CAUSE_REPLACED], 1);
+    CHECK_STATUS(aside_expire(cache, ASIDE_STR("key 3")), ASIDE_OK);
+    CHECK_STATUS(aside_reap(cache, 0, NULL), ASIDE_OK);
+    CHECK_INT(hearing->of[ASIDE_CAUSE_EXPIRED], 1);
+    CHECK_STATUS(aside_clear(cache), ASIDE_OK);
+    CHECK_INT(hearing->of[ASIDE_CAUSE_CLEARED], hearing->entries - 2);
+    put(cache, "last", "one", ASIDE_FOREVER);
+    end_cache(cache);
+    CHECK_INT(hearing->of[ASIDE_CAUSE_CLOSED], 1);
+    CHECK_INT(hearing->told, hearing->entries + 2);
+}
+
+TEST(what_leaves_in_the_child_is_told_there_and_what_leaves_in_the_parent_in_the_parent)
+{
+    struct hearing hearing;
+    hearing_open(&hearing);
+    in_a_child(leave_in_many_ways, &hearing);
+    leave_in_many_ways(&hearing);
+}
+
+/* What this thread was telling at that moment it goes on telling in both. */
+TEST(a_listener_may_fork)
+{
+    struct hearing hearing;
+    hearing_open(&hearing);
+    hearing.forks = true;
+    CHECK_STATUS(aside_clear(hearing.cache), ASIDE_OK);
+    CHECK_INT(hearing.of[ASIDE_CAUSE_CLEARED], hearing.entries);
+    use_cache(hearing.cache);
+    end_cache(hearing.cache);
+    if (hearing.child.pid == 0)
+        child_done();
+    child_end(&hearing.child, CHILD_DONE);
+}
+
+static void *clear_it(void *arg)
+{
+    struct hearing *hearing = (struct hearing *)arg;
+    CHECK_STATUS(aside_clear(hearing->cache), ASIDE_OK);
+    return NULL;
+}
+
+/* What the other thread had in hand is told in the parent alone. */
+static void go_on_without_it(void *arg)
+{
+    struct hearing *hearing = (struct hearing *)arg;
+    CHECK_INT(hearing->told, 1);
+    CHECK_INT(aside_count(hearing->cache), 0);
+    use_cache(hearing->cache);
+    end_cache(hearing->cache);
+    CHECK(hearing->of[ASIDE_CAUSE_CLEARED] <= hearing->entries);
+}
+
+TEST(a_child_does_not_wait_for_a_listener_of_the_parent)
+{
+    struct hearing hearing;
+    struct gate gate;
+    hearing_open(&hearing);
+    gate_init(&gate);
+    hearing.gate = &gate;
+    pthread_t other = thread_start(clear_it, &hearing);
+    gate_wait_arrived(&gate, 1);
+    in_a_child(go_on_without_it, &hearing);
+    gate_open(&gate);
+    thread_join(other);
+    CHECK_INT(hearing.of[ASIDE_CAUSE_CLEARED], hearing.entries);
+    end_cache(hearing.cache);
+}
