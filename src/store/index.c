@@ -239,11 +239,6 @@ size_t index_next_size(const struct index *index)
     return array == index_nothing_array ? FIRST_BUCKETS : 2 * (array->mask + 1);
 }
 
-size_t index_capacity(size_t buckets)
-{
-    return GROW_LOAD * buckets;
-}
-
 void index_grow_later(struct index *index)
 {
     if (!index_wants_array(index))
@@ -256,7 +251,7 @@ bool index_grow(struct index *index, struct index_array *array)
     struct index_array *old = array_of(index);
     if (next_of(old) || array->mask + 1 != index_next_size(index))
         return false;
-    index->grow_at = index_capacity(array->mask + 1);
+    index->grow_at = GROW_LOAD * (array->mask + 1);
     if (old == index_nothing_array)
         store_release(&index->array, array);
     else

@@ -139,8 +139,6 @@ bool index_is_stuck(const struct index *index); /* nothing can be inserted befor
 /* How many buckets the array that is wanted should have, and their bytes. */
 size_t index_next_size(const struct index *index);
 size_t index_array_bytes(size_t buckets);
-/* For how many entries an array of so many buckets is meant. */
-size_t index_capacity(size_t buckets);
 size_t index_slab_bytes(void); /* that an insertion may take besides */
 /* Zeroed; not under the lock: it may be large. Not charged. NULL: no memory. */
 struct index_array *index_array_new(const struct mem *mem, size_t buckets);

@@ -422,7 +422,7 @@ void shard_drop(struct shard_debris *debris)
     debris->count = 0;
 }
 
-/* A larger array, and the policy's memory for as many entries as that is for. */
+/* A larger array, and the policy's memory for as many entries. */
 struct growth {
     size_t bytes, memory_bytes; /* of both; of the memory */
     size_t entries;
@@ -432,7 +432,7 @@ struct growth {
 
 static struct growth growth_of(const struct shard *shard, size_t buckets)
 {
-    struct growth growth = {.entries = index_capacity(buckets)};
+    struct growth growth = {.entries = SHARD_REMEMBERS * buckets};
     if (shard->referee)
         growth.memory_bytes = mem_charge(policy_memory_bytes(growth.entries, 1) + CACHE_LINE);
     growth.bytes = index_array_bytes(buckets) + growth.memory_bytes;

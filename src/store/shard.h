@@ -30,6 +30,10 @@
 /* Most looks of one search for victims, each at an entry or at two that compete. */
 #define SHARD_LOOKS 24
 
+/* Entries a bucket that the policy's memory is for: of the five that an index comes to hold, as the
+ * memory is a power of two. */
+#define SHARD_REMEMBERS 4
+
 struct shard {
     struct index index; /* its array is read without the lock; the rest guarded */
     _Alignas(CACHE_LINE) struct lock lock;
