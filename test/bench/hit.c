@@ -151,7 +151,8 @@ static void start_team(void)
     for (int i = 0; i < THREADS; i++) {
         workers[i].number = i;
         for (int kind = 0; kind < LOAD_KINDS; kind++)
-            workers[i].picks[kind] = load_picks(kind, (uint64_t)(1 + i * LOAD_KINDS + kind));
+            workers[i].picks[kind] =
+                load_picks(kind, LOAD_ENTRIES, LOAD_PICKS, (uint64_t)(1 + i * LOAD_KINDS + kind));
         NEED(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0);
     }
 }
@@ -369,7 +370,7 @@ int main(int argc, char **argv)
     if (bench_cores() < THREADS)
         printf("note: fewer cores than threads, the figures of 2 threads mean little\n");
 
-    keys = load_keys();
+    keys = load_keys(LOAD_ENTRIES);
     baseline = baseline_open();
     NEED(aside_open(&cache, NULL) == ASIDE_OK);
     fill();

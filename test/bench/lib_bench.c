@@ -92,7 +92,7 @@ void bench_machine(const char *bench)
            bench, bench_cores(), model, kernel.release, COMPILER, aside_version(), load[0]);
 }
 
-_Noreturn void bench_die(const char *file, int line, const char *what)
+void bench_die(const char *file, int line, const char *what)
 {
     fflush(stdout);
     fprintf(stderr, "%s:%d: functional error: not so: %s\n", file, line, what);

@@ -12,11 +12,17 @@
 #define ASIDE_BENCH_H
 
 #include <aside/aside.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+/* One of the peers is in C++, which sees everything but the events: it lacks C's atomics. */
+#ifdef __cplusplus
+extern "C" {
+#else
+#include <stdatomic.h>
+#endif
 
 /* ---- the run --------------------------------------------------------------------------------- */
 
@@ -35,7 +41,7 @@ void bench_options(int argc, char **argv, const struct bench_option *options, si
 void bench_machine(const char *bench);
 
 /* A functional error: prints it, ends the program with status 1. */
-_Noreturn void bench_die(const char *file, int line, const char *what);
+void bench_die(const char *file, int line, const char *what) __attribute__((noreturn));
 #define NEED(condition) ((condition) ? (void)0 : bench_die(__FILE__, __LINE__, #condition))
 
 /* A target beside a figure: "met" or "missed". */
@@ -73,6 +79,7 @@ uint64_t bench_random(uint64_t *state);               /* splitmix64 */
 
 /* ---- events ---------------------------------------------------------------------------------- */
 
+#ifndef __cplusplus
 void bench_futex_wait(_Atomic uint32_t *word, uint32_t while_it_is);
 void bench_futex_wake(_Atomic uint32_t *word, int most);
 
@@ -82,9 +89,14 @@ struct bench_event {
 };
 void bench_event_set(struct bench_event *event, uint32_t number);
 void bench_event_await(struct bench_event *event, uint32_t number);
+#endif
 
 /* ---- statistics ------------------------------------------------------------------------------ */
 
 aside_stats bench_stats(const aside_cache *cache);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

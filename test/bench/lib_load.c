@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #define ZIPF_EXPONENT 0.99
-#define HOT_KEY 4711
 #define SCATTER_SEED 99 /* the same for all threads: they share the popular keys */
 
 const char *load_name(enum load_kind kind)
@@ -14,10 +13,10 @@ const char *load_name(enum load_kind kind)
     return names[kind];
 }
 
-char *load_keys(void)
+char *load_keys(size_t entries)
 {
-    char *keys = bench_alloc((size_t)LOAD_ENTRIES * BENCH_KEY);
-    for (size_t i = 0; i < LOAD_ENTRIES; i++)
+    char *keys = bench_alloc(entries * BENCH_KEY);
+    for (size_t i = 0; i < entries; i++)
         bench_key(keys + i * BENCH_KEY, i);
     return keys;
 }
@@ -38,14 +37,14 @@ static double unit(uint64_t *state)
 }
 
 /* Rank to key number. */
-static uint32_t *scatter(void)
+static uint32_t *scatter(size_t entries)
 {
     uint64_t state = SCATTER_SEED;
-    uint32_t *to = bench_alloc(LOAD_ENTRIES * sizeof *to);
-    for (uint32_t i = 0; i < LOAD_ENTRIES; i++)
-        to[i] = i;
-    for (uint32_t i = LOAD_ENTRIES - 1; i > 0; i--) {
-        uint32_t j = (uint32_t)(bench_random(&state) % (i + 1));
+    uint32_t *to = bench_alloc(entries * sizeof *to);
+    for (size_t i = 0; i < entries; i++)
+        to[i] = (uint32_t)i;
+    for (size_t i = entries - 1; i > 0; i--) {
+        size_t j = (size_t)(bench_random(&state) % (i + 1));
         uint32_t swap = to[i];
         to[i] = to[j];
         to[j] = swap;
@@ -54,22 +53,62 @@ static uint32_t *scatter(void)
 }
 
 /* Share of the lookups that go to the ranks 0 to i. */
-static double *zipf_shares(void)
+static double *zipf_shares(size_t entries)
 {
-    double *shares = bench_alloc(LOAD_ENTRIES * sizeof *shares), sum = 0;
-    for (size_t i = 0; i < LOAD_ENTRIES; i++)
+    double *shares = bench_alloc(entries * sizeof *shares), sum = 0;
+    for (size_t i = 0; i < entries; i++)
         shares[i] = sum += pow((double)(i + 1), -ZIPF_EXPONENT);
-    for (size_t i = 0; i < LOAD_ENTRIES; i++)
+    for (size_t i = 0; i < entries; i++)
         shares[i] /= sum;
     return shares;
 }
 
-static uint32_t rank_of(const double *shares, double point)
+struct load_zipf {
+    size_t entries;
+    double *shares;
+    uint32_t *to;
+    uint32_t *guide; /* the rank at which each of entries equal parts begins; one more at the end */
+};
+
+static uint32_t *guide_to(const double *shares, size_t entries)
 {
-    uint32_t low = 0, high = LOAD_ENTRIES - 1;
+    uint32_t *guide = bench_alloc((entries + 1) * sizeof *guide), rank = 0;
+    for (size_t part = 0; part <= entries; part++) {
+        while (rank < entries - 1 && shares[rank] < (double)part / (double)entries)
+            rank++;
+        guide[part] = rank;
+    }
+    return guide;
+}
+
+struct load_zipf *load_zipf_new(size_t entries)
+{
+    NEED(entries > 0 && entries < UINT32_MAX);
+    struct load_zipf *zipf = bench_alloc(sizeof *zipf);
+    zipf->entries = entries;
+    zipf->shares = zipf_shares(entries);
+    zipf->to = scatter(entries);
+    zipf->guide = guide_to(zipf->shares, entries);
+    return zipf;
+}
+
+void load_zipf_free(struct load_zipf *zipf)
+{
+    if (!zipf)
+        return;
+    free(zipf->shares);
+    free(zipf->to);
+    free(zipf->guide);
+    free(zipf);
+}
+
+static size_t rank_of(const struct load_zipf *zipf, double point)
+{
+    size_t part = (size_t)(point * (double)zipf->entries);
+    size_t low = zipf->guide[part], high = zipf->guide[part + 1];
     while (low < high) {
-        uint32_t middle = (low + high) / 2;
-        if (shares[middle] < point)
+        size_t middle = (low + high) / 2;
+        if (zipf->shares[middle] < point)
             low = middle + 1;
         else
             high = middle;
@@ -77,24 +116,28 @@ static uint32_t rank_of(const double *shares, double point)
     return low;
 }
 
-static void pick_zipf(uint32_t *picks, uint64_t seed)
+void load_zipf_picks(const struct load_zipf *zipf, uint32_t *picks, size_t count, uint64_t *seed)
 {
-    double *shares = zipf_shares();
-    uint32_t *to = scatter();
-    for (size_t i = 0; i < LOAD_PICKS; i++)
-        picks[i] = to[rank_of(shares, unit(&seed))];
-    free(to);
-    free(shares);
+    for (size_t i = 0; i < count; i++)
+        picks[i] = zipf->to[rank_of(zipf, unit(seed))];
 }
 
-uint32_t *load_picks(enum load_kind kind, uint64_t seed)
+static void pick_zipf(uint32_t *picks, size_t entries, size_t count, uint64_t seed)
 {
-    uint32_t *picks = bench_alloc(LOAD_PICKS * sizeof *picks);
+    struct load_zipf *zipf = load_zipf_new(entries);
+    load_zipf_picks(zipf, picks, count, &seed);
+    load_zipf_free(zipf);
+}
+
+uint32_t *load_picks(enum load_kind kind, size_t entries, size_t count, uint64_t seed)
+{
+    NEED(entries > 0 && entries <= UINT32_MAX);
+    uint32_t *picks = bench_alloc(count * sizeof *picks);
     if (kind == LOAD_ZIPF) {
-        pick_zipf(picks, seed);
+        pick_zipf(picks, entries, count, seed);
         return picks;
     }
-    for (size_t i = 0; i < LOAD_PICKS; i++)
-        picks[i] = kind == LOAD_HOT ? HOT_KEY : (uint32_t)(bench_random(&seed) % LOAD_ENTRIES);
+    for (size_t i = 0; i < count; i++)
+        picks[i] = kind == LOAD_HOT ? LOAD_HOT_KEY : (uint32_t)(bench_random(&seed) % entries);
     return picks;
 }
