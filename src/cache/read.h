@@ -22,8 +22,9 @@ static HOT_INLINE bool read_begin(aside_cache *cache, const void *key, size_t ke
                                   struct read *read)
 {
     read->hash = cache_hash(cache, key, key_len);
-    read->now_ns = cache_now(cache);
     const struct shard *shard = store_shard(&cache->store, read->hash);
+    index_prefetch(&shard->index, read->hash);
+    read->now_ns = cache_now(cache);
     epoch_enter(read->self);
     read->entry = index_find(&shard->index, read->hash, key, key_len);
     return likely(read->entry != NULL) && entry_fresh(read->entry, read->now_ns);

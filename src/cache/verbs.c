@@ -68,7 +68,11 @@ static HOT_INLINE void copy_bytes(char *to, const char *from, size_t size)
         memcpy(to, from, size);
         return;
     }
-    for (size_t at = 0; at + 8 < size; at += 8)
+    size_t at = 0;
+    for (; at + 32 < size; at += 32)
+        for (size_t word = at; word < at + 32; word += 8)
+            memcpy(to + word, from + word, 8);
+    for (; at + 8 < size; at += 8)
         memcpy(to + at, from + at, 8);
     memcpy(to + size - 8, from + size - 8, 8);
 }

@@ -36,6 +36,13 @@ static uint64_t hash_of(const struct index *index, const struct entry *entry)
     return hash_bytes(index->seed, entry->bytes, entry->head.key_len);
 }
 
+static void publish(struct index *index, struct index_array *array)
+{
+    store_relaxed(&index->buckets, (uintptr_t)(array + 1));
+    store_relaxed(&index->mask, array->mask);
+    store_release(&index->array, array);
+}
+
 void index_init(struct index *index, const struct mem *mem, const struct hash_seed *seed,
                 struct budget *budget)
 {
@@ -44,7 +51,7 @@ void index_init(struct index *index, const struct mem *mem, const struct hash_se
     index->budget = budget;
     index->count = 0;
     index->grow_at = 0;
-    atomic_init(&index->array, index_nothing_array);
+    publish(index, index_nothing_array);
 }
 
 /* ---- arrays ---------------------------------------------------------------------------------- */
@@ -253,7 +260,7 @@ bool index_grow(struct index *index, struct index_array *array)
         return false;
     index->grow_at = GROW_LOAD * (array->mask + 1);
     if (old == index_nothing_array)
-        store_release(&index->array, array);
+        publish(index, array);
     else
         store_release(&old->next, array);
     return true;
@@ -308,7 +315,7 @@ bool index_step(struct index *index, struct index_array **old)
     lock_touch(touched);
     if (from->moved <= from->mask)
         return false;
-    store_release(&index->array, to);
+    publish(index, to);
     *old = from;
     return true;
 }
@@ -316,7 +323,7 @@ bool index_step(struct index *index, struct index_array **old)
 struct index_array *index_empty(struct index *index)
 {
     struct index_array *old = array_of(index);
-    store_release(&index->array, index_nothing_array);
+    publish(index, index_nothing_array);
     index->count = 0;
     index->grow_at = 0;
     return old == index_nothing_array ? NULL : old;

@@ -73,6 +73,9 @@ static HOT_INLINE struct index_bucket *index_bucket_at(const struct index_array 
 
 struct index {
     _Alignas(CACHE_LINE) _Atomic(struct index_array *) array;
+    /* Where its buckets are, for index_prefetch(): nothing relies on it. */
+    _Atomic uintptr_t buckets;
+    _Atomic size_t mask;
     /* writers, under the shard's lock */
     _Alignas(CACHE_LINE) const struct mem *mem;
     const struct hash_seed *seed;
@@ -91,6 +94,15 @@ void index_init(struct index *index, const struct mem *mem, const struct hash_se
 static inline struct entry *index_entry(uint64_t word)
 {
     return (struct entry *)(uintptr_t)(word & ((UINT64_C(1) << INDEX_TAG_SHIFT) - 1));
+}
+
+/* Has the bucket of a hash fetched while its reader still does other things. From outside the epoch:
+ * the array is not looked at, and an address that is none any more does no harm. */
+static HOT_INLINE void index_prefetch(const struct index *index, uint64_t hash)
+{
+    uintptr_t buckets = load_relaxed(&index->buckets);
+    size_t at = (hash & load_relaxed(&index->mask)) * sizeof(struct index_bucket);
+    __builtin_prefetch((const void *)(buckets + at));
 }
 
 static HOT_INLINE struct entry *index_find(const struct index *index, uint64_t hash,
