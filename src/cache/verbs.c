@@ -69,12 +69,16 @@ static HOT_INLINE void copy_bytes(char *to, const char *from, size_t size)
         return;
     }
     size_t at = 0;
-    for (; at + 32 < size; at += 32)
-        for (size_t word = at; word < at + 32; word += 8)
-            memcpy(to + word, from + word, 8);
-    for (; at + 8 < size; at += 8)
+    for (; at + 32 <= size; at += 32) {
         memcpy(to + at, from + at, 8);
-    memcpy(to + size - 8, from + size - 8, 8);
+        memcpy(to + at + 8, from + at + 8, 8);
+        memcpy(to + at + 16, from + at + 16, 8);
+        memcpy(to + at + 24, from + at + 24, 8);
+    }
+    for (; at + 8 <= size; at += 8)
+        memcpy(to + at, from + at, 8);
+    if (at < size)
+        memcpy(to + size - 8, from + size - 8, 8);
 }
 
 static HOT_INLINE aside_status copy_out(const void *data, size_t size, void *buffer,
