@@ -52,7 +52,7 @@ R_compile = $(CC) $(ours_language) $(ours_depend) $(ours_warnings) -O2 -g -DNDEB
 all: $(R_static) $(R_shared) $(R_links) ## the static and the shared library, in build/release (default)
 
 help: ## this list
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-18s %s\n", $$1, $$2 }'
 
 # A file that changes when the command in it does, so that objects follow a change of options.
 define remember

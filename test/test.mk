@@ -136,7 +136,7 @@ include test/bench/bench.mk
 
 CLANG_FORMAT ?= $(or $(shell command -v clang-format-14 2>/dev/null),clang-format)
 CLANG_TIDY ?= $(or $(shell command -v clang-tidy-19 2>/dev/null),clang-tidy)
-formatted := $(sort $(wildcard include/aside/*.h src/*/*.[ch] test/*/*.[ch] docs/examples/*/*.[ch] docs/examples/*.[ch]))
+formatted := $(sort $(wildcard include/aside/*.h src/*/*.[ch] test/*/*.[ch] test/bench/peers/*.[ch] docs/examples/*/*.[ch] docs/examples/*.[ch]))
 
 lint: ## format, clang-tidy, lock annotations, layers
 	@CLANG_FORMAT='$(CLANG_FORMAT)' CLANG_TIDY='$(CLANG_TIDY)' CLANG_NEW='$(CLANG_NEW)' JOBS='$(JOBS)' \
