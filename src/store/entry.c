@@ -10,9 +10,6 @@ static_assert(sizeof(struct entry) == 24 && sizeof(struct entry_cold) == 48,
 static_assert(offsetof(struct entry, head) == 0 && offsetof(struct lone_value, head) == 0,
               "both forms of a handle begin with it");
 
-/* At the front of a block whose home has no byte of its own. 16 keeps the entry aligned. */
-#define FAR_PREFIX 16
-
 static bool is_lone(const aside_value *value)
 {
     return load_relaxed(&value->marks) & ENTRY_LONE;
@@ -25,26 +22,9 @@ static size_t cost_of(size_t size)
     return size_add(size, sizeof(struct lone_value) + 24, &cost) ? cost : SIZE_MAX;
 }
 
-static size_t cold_bytes(bool queued)
-{
-    return queued ? sizeof(struct entry_cold)
-                  : sizeof(struct entry_cold) - sizeof(struct entry_link);
-}
-
-/* Bytes of the block in front of the entry. */
-static size_t front_bytes(uint8_t home, bool queued)
-{
-    return (home == HOME_FAR ? FAR_PREFIX : 0) + cold_bytes(queued);
-}
-
-static size_t front_of(const struct entry *entry)
-{
-    return front_bytes(entry->head.home, load_relaxed(&entry->head.marks) & ENTRY_QUEUED);
-}
-
 static char *block_of(const struct entry *entry)
 {
-    return (char *)(uintptr_t)entry - front_of(entry);
+    return (char *)(uintptr_t)entry - entry_front_of(entry);
 }
 
 static struct home *home_of(const struct entry *entry)
@@ -56,12 +36,6 @@ static struct home *home_of(const struct entry *entry)
     return home;
 }
 
-static size_t bytes_of(const struct entry *entry)
-{
-    size_t value = entry_wraps(entry) ? sizeof(aside_value *) : entry->value_size;
-    return front_of(entry) + sizeof *entry + entry_value_offset(entry) + value;
-}
-
 /* ---- making ---------------------------------------------------------------------------------- */
 
 static struct entry *place(struct home *home, char *block)
@@ -70,7 +44,7 @@ static struct entry *place(struct home *home, char *block)
         mem_free(&home->mem, block);
         return NULL;
     }
-    size_t front = front_bytes(home->id, home->queues);
+    size_t front = entry_front(home->id, home->queues);
     memset(block, 0, front + sizeof(struct entry));
     if (home->id == HOME_FAR)
         memcpy(block, &home, sizeof(struct home *));
@@ -83,7 +57,7 @@ static struct entry *place(struct home *home, char *block)
 
 struct entry *entry_new(struct home *home, const void *key, size_t key_len, size_t value_size)
 {
-    size_t size = front_bytes(home->id, home->queues) + sizeof(struct entry);
+    size_t size = entry_front(home->id, home->queues) + sizeof(struct entry);
     size += (key_len + 7) & ~(size_t)7;
     if (value_size > ENTRY_MAX_VALUE || !size_add(size, value_size, &size))
         return NULL;
@@ -113,7 +87,7 @@ struct entry *entry_new_wrapping(struct home *home, const void *key, size_t key_
 
 bool entry_charge_of(const struct home *home, size_t key_len, size_t value_size, size_t *charge)
 {
-    size_t size = front_bytes(home->id, home->queues) + sizeof(struct entry);
+    size_t size = entry_front(home->id, home->queues) + sizeof(struct entry);
     size += (key_len + 7) & ~(size_t)7;
     if (!size_add(size, value_size, &size) || !size_add(size, 32, charge))
         return false;
@@ -128,14 +102,11 @@ static size_t value_cost(const aside_value *value)
                           : cost_of(aside_value_size(value));
 }
 
-size_t entry_charge(const struct entry *entry)
+/* A wrapped size is the user's word: it may be any number. */
+size_t entry_charge_wrapping(const struct entry *entry, size_t own)
 {
-    size_t charge = mem_charge(bytes_of(entry));
-    if (!entry_wraps(entry))
-        return charge;
-    /* A wrapped size is the user's word: it may be any number. */
     size_t sum;
-    return size_add(value_cost(entry_wrapped(entry)), charge, &sum) ? sum & ~(size_t)15 : SIZE_MAX;
+    return size_add(value_cost(entry_wrapped(entry)), own, &sum) ? sum & ~(size_t)15 : SIZE_MAX;
 }
 
 /* ---- ending ---------------------------------------------------------------------------------- */

@@ -45,7 +45,7 @@ struct aside_value {
 struct entry {
     struct aside_value head;
     _Atomic int64_t fresh_until_ns; /* the one word that a hit tests; 0: whatever is unusual */
-    uint32_t value_size;            /* immutable; of the bytes inside */
+    uint32_t value_size;            /* immutable; of the bytes inside, or of the pointer */
     uint32_t print; /* the policy's, as are the queues; guarded by the shard's lock */
     unsigned char bytes[];
 };
@@ -68,6 +68,8 @@ struct lone_value {
     void *ctx;
 };
 
+/* At the front of a block whose home has no byte of its own. 16 keeps the entry aligned. */
+#define ENTRY_FAR_PREFIX 16
 /* Bytes of an entry with neither key nor value. */
 #define ENTRY_BARE (sizeof(struct entry_cold) + sizeof(struct entry))
 #define ENTRY_MAX_VALUE UINT32_MAX
@@ -86,9 +88,9 @@ void entry_drop(struct entry *entry);
 /* What was never in an index is from now on kept by handles alone. */
 void entry_pin(struct entry *entry);
 
-/* Bytes that the entry counts for in every bound, a wrapped value's included. */
-size_t entry_charge(const struct entry *entry);
-/* The same, before there is one. False: it cannot be said in a size_t. */
+/* What an entry counts for that wraps a value: its own charge, and the value's cost. */
+size_t entry_charge_wrapping(const struct entry *entry, size_t own) OUT_OF_LINE;
+/* What an entry will count for, before there is one. False: it cannot be said in a size_t. */
 bool entry_charge_of(const struct home *home, size_t key_len, size_t value_size, size_t *charge);
 
 static inline struct entry_cold *entry_cold(const struct entry *entry)
@@ -116,6 +118,26 @@ static inline aside_value *entry_wrapped(const struct entry *entry)
     aside_value *value;
     memcpy(&value, entry->bytes + entry_value_offset(entry), sizeof value);
     return value;
+}
+
+/* Bytes of the block in front of the entry. */
+static inline size_t entry_front(uint8_t home, bool queued)
+{
+    size_t cold = sizeof(struct entry_cold) - (queued ? 0 : sizeof(struct entry_link));
+    return unlikely(home == HOME_FAR) ? cold + ENTRY_FAR_PREFIX : cold;
+}
+
+static inline size_t entry_front_of(const struct entry *entry)
+{
+    return entry_front(entry->head.home, load_relaxed(&entry->head.marks) & ENTRY_QUEUED);
+}
+
+/* Bytes that the entry counts for in every bound, a wrapped value's included. */
+static inline size_t entry_charge(const struct entry *entry)
+{
+    size_t own = mem_charge(entry_front_of(entry) + sizeof *entry + entry_value_offset(entry) +
+                            entry->value_size);
+    return unlikely(entry_wraps(entry)) ? entry_charge_wrapping(entry, own) : own;
 }
 
 static inline const void *entry_data(const struct entry *entry)

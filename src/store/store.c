@@ -1,6 +1,7 @@
 /* store/store -- see store.h. */
 #include "store/store.h"
 
+#include <assert.h>
 #include <sched.h>
 
 #define MOST_SHARDS 64
@@ -396,27 +397,62 @@ static void free_slice(struct store *store, struct shard *shard)
         (void)grow(store, shard);
 }
 
-/* One shard's share; how many entries it looked at. Time passes once: what is due in a moment
- * would be due again after each slice. */
-static size_t reap_shard(struct store *store, struct shard *shard, int64_t now_ns, size_t budget,
-                         size_t *reaped)
+static void pass_time(struct shard *shard, int64_t now_ns)
 {
-    size_t all = 0;
-    unsigned looked, max;
     lock_take(&shard->lock);
     shard_pass_time(shard, now_ns);
     lock_release(&shard->lock);
-    do {
-        unsigned slice = 0;
-        max = budget - all < SHARD_SLICE ? (unsigned)(budget - all) : SHARD_SLICE;
-        lock_take(&shard->lock);
-        looked = shard_reap(shard, now_ns, max, &slice);
-        release_and_tell(store, shard);
-        free_slice(store, shard);
-        all += looked;
-        *reaped += slice;
-    } while (looked == max && all < budget);
-    return all;
+}
+
+/* How far a reap has come. */
+struct reaping {
+    int64_t now_ns;
+    uint32_t first; /* shard */
+    size_t begun;   /* shards, from the first on */
+    uint64_t done;  /* of those: a bit each */
+    size_t left;    /* most entries to look at */
+    size_t reaped;
+};
+static_assert(MOST_SHARDS <= 64, "a shard has a bit in struct reaping");
+
+static struct shard *shard_after(const struct store *store, uint32_t first, size_t nth)
+{
+    return &store->shards[(first + nth) & store->shard_mask];
+}
+
+/* A slice of one shard: true if there may be more. */
+static bool reap_slice(struct store *store, struct shard *shard, struct reaping *reaping)
+{
+    unsigned max = reaping->left < SHARD_SLICE ? (unsigned)reaping->left : SHARD_SLICE;
+    unsigned reaped = 0;
+    lock_take(&shard->lock);
+    unsigned looked = shard_reap(shard, reaping->now_ns, max, &reaped);
+    release_and_tell(store, shard);
+    free_slice(store, shard);
+    reaping->left -= looked;
+    reaping->reaped += reaped;
+    return looked == max;
+}
+
+/* A slice of each shard: a writer who waits for the lock of one has it while the others are reaped.
+ * Time passes once in each: what is due in a moment would be due again after each slice. */
+static bool reap_round(struct store *store, struct reaping *reaping)
+{
+    bool more = false;
+    for (size_t i = 0; i <= store->shard_mask && reaping->left; i++) {
+        struct shard *shard = shard_after(store, reaping->first, i);
+        if (i == reaping->begun) {
+            pass_time(shard, reaping->now_ns);
+            reaping->begun++;
+        }
+        if (reaping->done >> i & 1)
+            continue;
+        if (reap_slice(store, shard, reaping))
+            more = true;
+        else
+            reaping->done |= UINT64_C(1) << i;
+    }
+    return more;
 }
 
 /* Frees what waits, as far as readers allow: three rounds end every grace period that can end. */
@@ -437,16 +473,15 @@ static void free_waiting(struct store *store, struct shard *shard)
 
 size_t store_reap(struct store *store, int64_t now_ns, size_t budget)
 {
-    size_t left = budget ? budget : SIZE_MAX;
-    size_t reaped = 0;
-    for (size_t i = 0; i <= store->shard_mask && left; i++) {
-        uint32_t at = fetch_add_relaxed(&store->next_reaped, 1);
-        struct shard *shard = &store->shards[at & store->shard_mask];
-        left -= reap_shard(store, shard, now_ns, left, &reaped);
-        free_waiting(store, shard);
-    }
-    count(store, COUNTER_expired, reaped);
-    return reaped;
+    struct reaping reaping = {.now_ns = now_ns,
+                              .first = fetch_add_relaxed(&store->next_reaped, 1),
+                              .left = budget ? budget : SIZE_MAX};
+    while (reap_round(store, &reaping) && reaping.left)
+        ;
+    for (size_t i = 0; i < reaping.begun; i++)
+        free_waiting(store, shard_after(store, reaping.first, i));
+    count(store, COUNTER_expired, reaping.reaped);
+    return reaping.reaped;
 }
 
 void store_clear(struct store *store, bool closing, int64_t now_ns)

@@ -12,7 +12,6 @@
 #if UNDER_ASAN && ((defined(__clang_major__) && __clang_major__ < 17) ||                           \
                    (!defined(__clang_major__) && __GNUC__ < 14))
 
-#include <pthread.h>
 #include <stdlib.h>
 
 #define RUNTIME(name, symbol)                                                                      \
@@ -24,6 +23,10 @@ RUNTIME(lock_allocator, "_ZN6__lsan13LockAllocatorEv");
 RUNTIME(unlock_allocator, "_ZN6__lsan15UnlockAllocatorEv");
 RUNTIME(lock_stacks, "_ZN11__sanitizer17StackDepotLockAllEv");
 RUNTIME(unlock_stacks, "_ZN11__sanitizer19StackDepotUnlockAllEv");
+
+/* What pthread_atfork() calls, which a test may have in its hands. */
+int register_handlers(void (*prepare)(void), void (*parent)(void), void (*child)(void),
+                      void *program) __asm__("__register_atfork");
 
 /* In the order in which its search for leaks takes them. */
 static void lock_all(void)
@@ -44,7 +47,7 @@ __attribute__((constructor(101))) static void register_first(void)
 {
     if (!lock_threads || !lock_allocator || !lock_stacks)
         return;
-    if (pthread_atfork(lock_all, unlock_all, unlock_all))
+    if (register_handlers(lock_all, unlock_all, unlock_all, NULL))
         abort();
 }
 

@@ -140,11 +140,12 @@ TEST(room_that_has_come_by_itself_meanwhile_costs_nobody_his_place)
 }
 
 /* From *next on, the first number that is a key of that shard. */
-static void set_in_shard(aside_cache *cache, const struct shard *shard, uint32_t *next)
+static void set_in_shard(aside_cache *cache, const struct shard *shard, uint32_t *next,
+                         int64_t ttl_ms)
 {
     while (store_shard(&cache->store, cache_hash(cache, next, sizeof *next)) != shard)
         ++*next;
-    CHECK_STATUS(aside_set(cache, next, sizeof *next, "v", 1, ASIDE_FOREVER), ASIDE_OK);
+    CHECK_STATUS(aside_set(cache, next, sizeof *next, "v", 1, ttl_ms), ASIDE_OK);
     ++*next;
 }
 
@@ -155,10 +156,10 @@ TEST(a_shard_that_has_more_than_its_share_gives_it_up_to_the_others)
     uint32_t next = 0;
     CHECK_INT(cache->store.shard_mask + 1, SHARDS);
     for (int i = 0; i < ENTRIES; i++)
-        set_in_shard(cache, &cache->store.shards[0], &next);
+        set_in_shard(cache, &cache->store.shards[0], &next, ASIDE_FOREVER);
     CHECK_INT(cache->store.shards[0].index.count, ENTRIES);
     for (int i = 0; i < 4 * SHARDS * ENTRIES; i++)
-        set_in_shard(cache, &cache->store.shards[i % SHARDS], &next);
+        set_in_shard(cache, &cache->store.shards[i % SHARDS], &next, ASIDE_FOREVER);
     for (int i = 0; i < SHARDS; i++) {
         CHECK(cache->store.shards[i].index.count <= SHARE + SHARE / 16);
         CHECK(cache->store.shards[i].index.count >= SHARE - SHARE / 4);
@@ -532,6 +533,50 @@ TEST_LIMIT(a_reap_ends_though_many_are_due_in_a_moment, 10)
     fake_clock_advance_ns(&fake, 10, NULL);
     CHECK_STATUS(aside_reap(cache, 0, &reaped), ASIDE_OK);
     CHECK_INT(reaped, 300);
+    finish(cache);
+}
+
+/* Of which shards entries leave, one after the other. */
+struct order {
+    aside_cache *cache;
+    unsigned run, longest; /* of one shard in a row */
+    const struct shard *last;
+};
+
+static void note_shard(void *ctx, const void *key, size_t key_len, aside_value *value,
+                       aside_cause cause)
+{
+    struct order *order = ctx;
+    (void)value;
+    const struct shard *shard =
+        store_shard(&order->cache->store, cache_hash(order->cache, key, key_len));
+    if (cause != ASIDE_CAUSE_EXPIRED)
+        return;
+    order->run = shard == order->last ? order->run + 1 : 1;
+    order->last = shard;
+    if (order->run > order->longest)
+        order->longest = order->run;
+}
+
+TEST(a_reap_takes_a_slice_of_each_shard_in_turn)
+{
+    enum { EACH = 5 * SHARD_SLICE };
+    struct order order = {.run = 0};
+    aside_options options = quiet_options();
+    uint32_t next = 0;
+    options.max_entries = 1024;
+    options.alloc = ledger_init(&ledger);
+    options.clock = fake_clock_init(&fake);
+    options.on_remove = (aside_on_remove){note_shard, &order};
+    aside_cache *cache = order.cache = open_cache(&options);
+    CHECK_INT(cache->store.shard_mask + 1, 2);
+    for (int i = 0; i < 2 * EACH; i++)
+        set_in_shard(cache, &cache->store.shards[i % 2], &next, 1000);
+    fake_clock_advance_ms(&fake, 2000, cache);
+    size_t reaped = 0;
+    CHECK_STATUS(aside_reap(cache, 0, &reaped), ASIDE_OK);
+    CHECK_INT(reaped, 2 * EACH);
+    CHECK_INT(order.longest, SHARD_SLICE);
     finish(cache);
 }
 
