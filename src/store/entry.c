@@ -38,6 +38,12 @@ static struct home *home_of(const struct entry *entry)
 
 /* ---- making ---------------------------------------------------------------------------------- */
 
+/* Bytes of a block up to the value. */
+static size_t bytes_before_value(const struct home *home, size_t key_len)
+{
+    return entry_front(home->id, home->queues) + sizeof(struct entry) + entry_key_room(key_len);
+}
+
 static struct entry *place(struct home *home, char *block)
 {
     if ((uint64_t)(uintptr_t)block >> ENTRY_POINTER_BITS) {
@@ -57,9 +63,9 @@ static struct entry *place(struct home *home, char *block)
 
 struct entry *entry_new(struct home *home, const void *key, size_t key_len, size_t value_size)
 {
-    size_t size = entry_front(home->id, home->queues) + sizeof(struct entry);
-    size += (key_len + 7) & ~(size_t)7;
-    if (value_size > ENTRY_MAX_VALUE || !size_add(size, value_size, &size))
+    size_t size;
+    if (value_size > ENTRY_MAX_VALUE ||
+        !size_add(bytes_before_value(home, key_len), value_size, &size))
         return NULL;
     char *block = mem_alloc(&home->mem, size);
     struct entry *entry = block ? place(home, block) : NULL;
@@ -87,9 +93,9 @@ struct entry *entry_new_wrapping(struct home *home, const void *key, size_t key_
 
 bool entry_charge_of(const struct home *home, size_t key_len, size_t value_size, size_t *charge)
 {
-    size_t size = entry_front(home->id, home->queues) + sizeof(struct entry);
-    size += (key_len + 7) & ~(size_t)7;
-    if (!size_add(size, value_size, &size) || !size_add(size, 32, charge))
+    size_t size;
+    if (!size_add(bytes_before_value(home, key_len), value_size, &size) ||
+        !size_add(size, 32, charge))
         return false;
     *charge = mem_charge(size);
     return true;

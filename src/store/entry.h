@@ -19,6 +19,7 @@
 
 #include "base/atomic.h"
 #include "base/home.h"
+#include "store/link.h"
 
 #include <aside/aside.h>
 #include <stdbool.h>
@@ -28,11 +29,6 @@
 
 /* What marks say. Readers write heat only, together with the rest, which never changes. */
 enum { ENTRY_HEAT = 0x03, ENTRY_QUEUED = 0x20, ENTRY_LONE = 0x40, ENTRY_WRAPS = 0x80 };
-
-/* A link of the wheel's rings, and of one list after that (limbo); or of the policy's queues. */
-struct entry_link {
-    struct entry_link *next, *prev;
-};
 
 /* What a handle points to: both forms begin with it. */
 struct aside_value {
@@ -52,8 +48,9 @@ struct entry {
 
 /* In front of each entry; guarded by the shard's lock. */
 struct entry_cold {
-    struct entry_link queue; /* only if the marks say ENTRY_QUEUED */
-    struct entry_link link;
+    struct entry_link
+        queue; /* only if the marks say ENTRY_QUEUED: of the policy, then of removals */
+    struct entry_link link;         /* of the wheel, then of limbo */
     _Atomic int64_t serve_until_ns; /* after that it is gone; the wheel's deadline */
     uint64_t birth;                 /* immutable; see entry_birth() */
 };
@@ -103,9 +100,15 @@ static inline struct entry *entry_of_cold(void *cold)
     return (struct entry *)((struct entry_cold *)cold + 1);
 }
 
+/* What a key takes up. */
+static inline size_t entry_key_room(size_t key_len)
+{
+    return (key_len + 7) & ~(size_t)7;
+}
+
 static inline size_t entry_value_offset(const struct entry *entry)
 {
-    return ((size_t)entry->head.key_len + 7) & ~(size_t)7;
+    return entry_key_room(entry->head.key_len);
 }
 
 static inline bool entry_wraps(const struct entry *entry)

@@ -1,45 +1,16 @@
 /* store/limbo -- see limbo.h. */
 #include "store/limbo.h"
 
-static struct entry_link *link_of(const struct entry *entry)
+static void push(struct link_list *list, struct entry *entry)
 {
-    return &entry_cold(entry)->link;
-}
-
-static void push(struct limbo_list *list, struct entry *entry)
-{
-    link_of(entry)->next = NULL;
-    if (list->last)
-        link_of(list->last)->next = link_of(entry);
-    else
-        list->first = entry;
-    list->last = entry;
-    list->count++;
+    list_push(list, &entry_cold(entry)->link);
 }
 
 /* Of a list that is not empty. */
-static struct entry *pop(struct limbo_list *list)
+static struct entry *pop(struct link_list *list)
 {
-    struct entry *entry = list->first;
-    invariant(entry);
-    struct entry_link *next = link_of(entry)->next;
-    list->first = next ? entry_of_cold(container_of(next, struct entry_cold, link)) : NULL;
-    if (!next)
-        list->last = NULL;
-    list->count--;
-    return entry;
-}
-
-/* Of a list that is not empty. */
-static void append(struct limbo_list *to, struct limbo_list *from)
-{
-    if (to->last)
-        link_of(to->last)->next = link_of(from->first);
-    else
-        to->first = from->first;
-    to->last = from->last;
-    to->count += from->count;
-    *from = (struct limbo_list){NULL, NULL, 0};
+    invariant(list->first);
+    return entry_of_cold(container_of(list_pop(list), struct entry_cold, link));
 }
 
 void limbo_init(struct limbo *limbo)
@@ -62,10 +33,10 @@ bool limbo_empty(const struct limbo *limbo)
 static void collect(struct limbo *limbo)
 {
     if (limbo->waiting.first && epoch_ripe(limbo->tag))
-        append(&limbo->ripe, &limbo->waiting);
+        list_append(&limbo->ripe, &limbo->waiting);
     if (!limbo->waiting.first && limbo->open.first) {
         limbo->tag = epoch_tag();
-        append(&limbo->waiting, &limbo->open);
+        list_append(&limbo->waiting, &limbo->open);
     }
 }
 

@@ -18,14 +18,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A list linked by link.next. */
-struct limbo_list {
-    struct entry *first, *last;
-    size_t count;
-};
-
 struct limbo {
-    struct limbo_list open, waiting, ripe, visited;
+    struct link_list open, waiting, ripe, visited;
     uint64_t tag; /* of waiting */
     size_t bytes; /* of open, waiting and ripe */
     size_t visited_bytes;

@@ -35,7 +35,7 @@ static const struct rule *rule_of(const struct policy *policy)
 
 static void queue_init(struct policy_queue *queue)
 {
-    queue->ends.next = queue->ends.prev = &queue->ends;
+    ring_init(&queue->ends);
     queue->count = queue->weight = 0;
 }
 
@@ -63,28 +63,18 @@ static size_t weight_of(const struct policy *policy, const struct entry *entry)
     return policy->weighs ? entry_charge(entry) : 1;
 }
 
-static void link_after(struct entry_link *at, struct entry_link *link)
-{
-    link->prev = at;
-    link->next = at->next;
-    link->next->prev = link;
-    at->next = link;
-}
-
 static void put_in(struct policy *policy, struct entry *entry, unsigned number)
 {
     entry->print = (entry->print & ~(uint32_t)QUEUE_BITS) | number;
     struct policy_queue *queue = queue_of(policy, entry);
-    link_after(&queue->ends, &entry_cold(entry)->queue);
+    ring_put_behind(&queue->ends, &entry_cold(entry)->queue);
     queue->count++;
     queue->weight += weight_of(policy, entry);
 }
 
 static void take_out(struct policy *policy, struct policy_queue *queue, struct entry *entry)
 {
-    struct entry_link *link = &entry_cold(entry)->queue;
-    link->next->prev = link->prev;
-    link->prev->next = link->next;
+    ring_take_out(&entry_cold(entry)->queue);
     queue->count--;
     queue->weight -= weight_of(policy, entry);
     entry->print &= ~(uint32_t)QUEUE_BITS;

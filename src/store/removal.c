@@ -9,45 +9,21 @@
 struct telling {
     const struct telling *outer;
     const aside_on_remove *listener;
-    struct removals *removals;
+    struct link_list *removals;
 };
 
-static struct entry_link *link_of(const struct entry *entry)
-{
-    return &entry_cold(entry)->queue;
-}
-
-static void append(struct removals *to, const struct removals *from)
-{
-    if (to->last)
-        link_of(to->last)->next = link_of(from->first);
-    else
-        to->first = from->first;
-    to->last = from->last;
-}
-
-void removal_note(struct removals *removals, struct entry *entry, aside_cause cause)
+void removal_note(struct link_list *removals, struct entry *entry, aside_cause cause)
 {
     fetch_add_relaxed(&entry->head.refs, 1);
     entry->print = cause;
-    link_of(entry)->next = NULL;
-    append(removals, &(struct removals){entry, entry});
+    list_push(removals, &entry_cold(entry)->queue);
 }
 
-static struct entry *pop(struct removals *removals)
-{
-    struct entry *entry = removals->first;
-    struct entry_link *next = link_of(entry)->next;
-    removals->first = next ? entry_of_cold(container_of(next, struct entry_cold, queue)) : NULL;
-    if (!next)
-        removals->last = NULL;
-    return entry;
-}
-
-static void tell_all(const aside_on_remove *listener, struct removals *removals)
+static void tell_all(const aside_on_remove *listener, struct link_list *removals)
 {
     while (removals->first) {
-        struct entry *entry = pop(removals);
+        struct entry *entry =
+            entry_of_cold(container_of(list_pop(removals), struct entry_cold, queue));
         aside_value *value = entry_handle(entry); /* of its own: nobody may change its cost */
         listener->fn(listener->ctx, entry->bytes, entry->head.key_len, value,
                      (aside_cause)entry->print);
@@ -64,12 +40,12 @@ static const struct telling *same_listener(const struct telling *telling,
     return telling;
 }
 
-void removal_tell_some(const aside_on_remove *listener, struct removals *removals)
+void removal_tell_some(const aside_on_remove *listener, struct link_list *removals)
 {
     struct thread_record *self = thread_self();
     const struct telling *outer = self ? same_listener(self->telling, listener) : NULL;
     if (outer) {
-        append(outer->removals, removals);
+        list_append(outer->removals, removals);
         return;
     }
     int cancel_state;

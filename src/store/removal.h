@@ -17,16 +17,12 @@
 
 #include <aside/aside.h>
 
-struct removals {
-    struct entry *first, *last;
-};
-
 /* Of an entry that nobody can find any more, and in no queue. */
-void removal_note(struct removals *removals, struct entry *entry, aside_cause cause);
+void removal_note(struct link_list *removals, struct entry *entry, aside_cause cause);
 /* Empties the list. Without any lock; runs user code. */
-void removal_tell_some(const aside_on_remove *listener, struct removals *removals);
+void removal_tell_some(const aside_on_remove *listener, struct link_list *removals);
 
-static inline void removal_tell(const aside_on_remove *listener, struct removals *removals)
+static inline void removal_tell(const aside_on_remove *listener, struct link_list *removals)
 {
     if (unlikely(removals->first))
         removal_tell_some(listener, removals);

@@ -35,10 +35,10 @@ static void note(struct shard *shard, struct entry *entry, aside_cause cause) RE
         removal_note(&shard->removals, entry, cause);
 }
 
-struct removals shard_removals(struct shard *shard)
+struct link_list shard_removals(struct shard *shard)
 {
-    struct removals removals = shard->removals;
-    shard->removals = (struct removals){NULL, NULL};
+    struct link_list removals = shard->removals;
+    shard->removals = (struct link_list){NULL, NULL, 0};
     return removals;
 }
 
@@ -293,7 +293,7 @@ static struct index_array *take_ripe(struct shard *shard) REQUIRES(shard->lock)
 static void tell_of(const struct shard *shard, struct entry **entries, unsigned count,
                     aside_cause cause)
 {
-    struct removals removals = {NULL, NULL};
+    struct link_list removals = {NULL, NULL, 0};
     for (unsigned i = 0; i < count; i++)
         removal_note(&removals, entries[i], cause);
     removal_tell(shard->listener, &removals);

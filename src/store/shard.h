@@ -44,7 +44,7 @@ struct shard {
     size_t memory_bytes;             /* guarded by lock: as the budget counts it */
     size_t limbo_max;                /* immutable: bytes in limbo above which writes are refused */
     const aside_on_remove *listener; /* immutable; NULL: nobody wants to hear of removals */
-    struct removals removals;    /* guarded by lock, empty when it is free: told to nobody yet */
+    struct link_list removals;   /* guarded by lock, empty when it is free: told to nobody yet */
     struct wheel wheel;          /* guarded by lock */
     struct limbo limbo;          /* guarded by lock */
     struct budget_room lacking;  /* guarded by lock: what the last shard_put() had no room for */
@@ -122,7 +122,7 @@ unsigned shard_reap(struct shard *shard, int64_t now_ns, unsigned max, unsigned 
 /* Publishes an empty table; what was there is doomed. Fences all flights. */
 void shard_clear(struct shard *shard, aside_cause cause, int64_t now_ns) REQUIRES(shard->lock);
 /* What was unlinked in this hold of the lock: the caller tells it when he has released it. */
-struct removals shard_removals(struct shard *shard) REQUIRES(shard->lock);
+struct link_list shard_removals(struct shard *shard) REQUIRES(shard->lock);
 /* A share of the housekeeping that every write does; *growth is a wish for shard_grow(). */
 void shard_upkeep(struct shard *shard, bool pressed, struct shard_debris *debris, bool *growth)
     REQUIRES(shard->lock);

@@ -86,7 +86,7 @@ static void count(struct store *store, enum counter counter, uint64_t n)
 
 static void release_and_tell(struct store *store, struct shard *shard) RELEASES(shard->lock)
 {
-    struct removals removals = shard_removals(shard);
+    struct link_list removals = shard_removals(shard);
     lock_release(&shard->lock);
     removal_tell(&store->listener, &removals);
 }
@@ -241,7 +241,7 @@ static aside_status status_of(enum shard_end end)
 
 /* What a write leaves to be done without the lock. */
 struct aftermath {
-    struct removals removals;
+    struct link_list removals;
     struct shard_debris debris;
     bool growth, doomed;
 };

@@ -11,24 +11,6 @@ static unsigned shift_of(unsigned level)
     return LOWEST_SHIFT + LEVEL_SHIFT * level;
 }
 
-static void ring_init(struct entry_link *ring)
-{
-    ring->next = ring->prev = ring;
-}
-
-static bool ring_empty(const struct entry_link *ring)
-{
-    return ring->next == ring;
-}
-
-static void ring_push(struct entry_link *ring, struct entry_link *link)
-{
-    link->next = ring;
-    link->prev = ring->prev;
-    ring->prev->next = link;
-    ring->prev = link;
-}
-
 static void ring_splice(struct entry_link *to, struct entry_link *from)
 {
     if (ring_empty(from))
@@ -72,7 +54,7 @@ void wheel_add(struct wheel *wheel, struct entry *entry)
     if (deadline_ns == CLOCK_NEVER)
         cold->link.next = cold->link.prev = NULL;
     else
-        ring_push(ring_for(wheel, deadline_ns), &cold->link);
+        ring_put_behind(ring_for(wheel, deadline_ns)->prev, &cold->link);
 }
 
 void wheel_remove(struct entry *entry)
@@ -80,8 +62,7 @@ void wheel_remove(struct entry *entry)
     struct entry_link *link = &entry_cold(entry)->link;
     if (!link->next)
         return;
-    link->prev->next = link->next;
-    link->next->prev = link->prev;
+    ring_take_out(link);
     link->next = link->prev = NULL;
 }
 

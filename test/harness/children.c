@@ -12,6 +12,11 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
+#else
+#define VALGRIND_CLO_CHANGE(option) (void)0
+#endif
 
 bool in_child;
 
@@ -29,6 +34,8 @@ void child_guard(void)
 static void begin_child(int said)
 {
     in_child = true;
+    VALGRIND_CLO_CHANGE(
+        "--leak-check=no"); /* what the parent's threads hold is lost to their child */
     child_guard();
     /* No worker, or reaper, any more. A sanitizer's own prctl() takes a lock that another may hold. */
     syscall(SYS_prctl, PR_SET_NAME, "forked");

@@ -21,6 +21,7 @@ rooms() {
 0 base/epoch
 0 base/home
 0 base/counter
+1 store/link
 1 store/entry
 1 store/budget
 1 store/index

@@ -439,6 +439,66 @@ TEST(a_cache_comes_to_the_rule_that_pays_and_to_the_other_when_that_does)
     end_cache(cache);
 }
 
+static void hit_by_get(aside_cache *cache, uint64_t key)
+{
+    aside_value *value = NULL;
+    CHECK_STATUS(aside_get(cache, &key, sizeof key, &value), ASIDE_OK);
+    aside_value_unref(value);
+}
+
+static void hit_by_copy(aside_cache *cache, uint64_t key)
+{
+    CHECK(ask_cache(cache, key));
+}
+
+static void look_away(const void *data, size_t size, void *ctx)
+{
+    (void)data;
+    (void)size;
+    (void)ctx;
+}
+
+static void hit_by_visit(aside_cache *cache, uint64_t key)
+{
+    CHECK_STATUS(aside_visit(cache, &key, sizeof key, look_away, NULL), ASIDE_OK);
+}
+
+static aside_status fetch_nothing(aside_fetch *fetch, void *arg)
+{
+    (void)arg;
+    return aside_fetch_not_found(fetch);
+}
+
+static void hit_by_fetch(aside_cache *cache, uint64_t key)
+{
+    aside_call call = {ASIDE_CALL, .fetch = fetch_nothing};
+    aside_result result = ASIDE_RESULT_INIT;
+    CHECK_STATUS(aside_get_with_fetch(cache, &key, sizeof key, &call, &result), ASIDE_OK);
+    CHECK_INT(result.outcome, ASIDE_OUTCOME_HIT);
+    aside_value_unref(result.value);
+}
+
+TEST(a_hit_by_whatever_verb_is_heard_unless_it_is_the_same_again)
+{
+    static void (*const ways[])(aside_cache * cache, uint64_t key) = {hit_by_get, hit_by_copy,
+                                                                      hit_by_visit, hit_by_fetch};
+    aside_cache *cache = open_bounded(CAPACITY);
+    struct referee *its = &cache->store.referee;
+    store_relaxed(&its->share, UINT32_MAX);
+    for (uint64_t key = 0; key < 2; key++)
+        (void)ask_cache(cache, key);
+    for (size_t i = 0; i < COUNT_OF(ways); i++) {
+        for (uint64_t key = 0; key < 2; key++) {
+            size_t before = its->heard;
+            ways[i](cache, key);
+            CHECK_INT(its->heard, before + 1);
+            ways[i](cache, key);
+            CHECK_INT(its->heard, before + 1);
+        }
+    }
+    end_cache(cache);
+}
+
 TEST(a_cache_in_which_all_hit_soon_stops_listening)
 {
     aside_cache *cache = open_bounded(CAPACITY);

@@ -16,7 +16,7 @@ static struct ground ground;
 struct scene {
     aside_on_remove listener;
     struct scene *other;
-    struct removals more; /* that leaves while it runs */
+    struct link_list more; /* that leaves while it runs */
     void (*also)(struct scene *scene);
     struct entry *entries[MOST];
     aside_value *kept;
@@ -60,7 +60,7 @@ static struct entry *make(const char *key, const char *text)
 }
 
 /* As one that has just left the index: nobody else has it. Its links say what they said before. */
-static struct entry *note_new(struct removals *removals, const char *key, aside_cause cause)
+static struct entry *note_new(struct link_list *removals, const char *key, aside_cause cause)
 {
     struct entry *entry = make(key, "v");
     memset(&entry_cold(entry)->queue, 0x5a, sizeof entry_cold(entry)->queue);
@@ -70,12 +70,12 @@ static struct entry *note_new(struct removals *removals, const char *key, aside_
     return entry;
 }
 
-static void note_and_drop(struct removals *removals, const char *key, aside_cause cause)
+static void note_and_drop(struct link_list *removals, const char *key, aside_cause cause)
 {
     entry_drop(note_new(removals, key, cause));
 }
 
-static void check_empty(const struct removals *removals)
+static void check_empty(const struct link_list *removals)
 {
     CHECK(removals->first == NULL && removals->last == NULL);
 }
@@ -87,7 +87,7 @@ TEST(what_was_noted_is_told_in_that_order_and_the_reference_given_back)
     static const char keys[] = "abcdefgh";
     for (int count = 0; count <= 6; count++) {
         struct scene scene;
-        struct removals removals = {NULL, NULL};
+        struct link_list removals = {NULL, NULL, 0};
         char expected[200] = "";
         ground_init(&ground, 0, 1);
         scene_init(&scene, NULL);
@@ -114,7 +114,7 @@ TEST(what_was_noted_is_told_in_that_order_and_the_reference_given_back)
 TEST(a_list_that_was_told_can_be_used_again)
 {
     struct scene scene;
-    struct removals removals = {NULL, NULL};
+    struct link_list removals = {NULL, NULL, 0};
     ground_init(&ground, 0, 1);
     scene_init(&scene, NULL);
     for (int i = 0; i < 3; i++) {
@@ -137,7 +137,7 @@ static void see_it_alive(struct scene *scene)
 TEST(nobody_frees_what_is_told_before_it_was_told)
 {
     struct scene scene;
-    struct removals removals = {NULL, NULL};
+    struct link_list removals = {NULL, NULL, 0};
     ground_init(&ground, 0, 1);
     int64_t blocks = ground.ledger.live_blocks;
     scene_init(&scene, see_it_alive);
@@ -157,7 +157,7 @@ static void keep_it(struct scene *scene)
 TEST(a_listener_may_keep_the_value)
 {
     struct scene scene;
-    struct removals removals = {NULL, NULL};
+    struct link_list removals = {NULL, NULL, 0};
     ground_init(&ground, 0, 1);
     scene_init(&scene, keep_it);
     struct entry *entry = note_new(&removals, "k", ASIDE_CAUSE_DELETED);
@@ -174,7 +174,7 @@ TEST(a_wrapped_value_is_told_itself)
 {
     static struct tally tally;
     struct scene scene;
-    struct removals removals = {NULL, NULL};
+    struct link_list removals = {NULL, NULL, 0};
     ground_init(&ground, 0, 1);
     scene_init(&scene, keep_it);
     aside_value *value = NULL;
@@ -198,7 +198,7 @@ TEST(a_wrapped_value_is_told_itself)
 /* Two more leave with the first call, and one with the second. */
 static void make_more_leave(struct scene *scene)
 {
-    struct removals more = {NULL, NULL};
+    struct link_list more = {NULL, NULL, 0};
     int before = scene->count;
     if (before > 2)
         return;
@@ -212,7 +212,7 @@ static void make_more_leave(struct scene *scene)
 TEST(what_a_listener_makes_leave_is_told_after_it_has_returned)
 {
     struct scene scene;
-    struct removals removals = {NULL, NULL};
+    struct link_list removals = {NULL, NULL, 0};
     ground_init(&ground, 0, 1);
     scene_init(&scene, make_more_leave);
     note_and_drop(&removals, "a", ASIDE_CAUSE_DELETED);
@@ -228,7 +228,7 @@ TEST(what_a_listener_makes_leave_is_told_after_it_has_returned)
 TEST(what_the_last_call_makes_leave_is_told_as_well)
 {
     struct scene scene;
-    struct removals removals = {NULL, NULL};
+    struct link_list removals = {NULL, NULL, 0};
     ground_init(&ground, 0, 1);
     scene_init(&scene, make_more_leave);
     note_and_drop(&removals, "a", ASIDE_CAUSE_DELETED);
@@ -241,7 +241,7 @@ TEST(what_the_last_call_makes_leave_is_told_as_well)
 /* The other listener is called inside, and what it makes leave of the first one later. */
 static void tell_the_other(struct scene *scene)
 {
-    struct removals theirs = {NULL, NULL};
+    struct link_list theirs = {NULL, NULL, 0};
     if (scene->other->count == 4)
         return;
     int before = scene->other->count;
@@ -254,7 +254,7 @@ static void tell_the_other(struct scene *scene)
 TEST(another_listener_is_called_inside_and_each_of_them_once)
 {
     struct scene one, other;
-    struct removals removals = {NULL, NULL};
+    struct link_list removals = {NULL, NULL, 0};
     ground_init(&ground, 0, 1);
     scene_init(&one, tell_the_other);
     scene_init(&other, tell_the_other);
@@ -274,7 +274,7 @@ TEST(another_listener_is_called_inside_and_each_of_them_once)
 static void *tell_cancelled(void *arg)
 {
     struct scene *scene = arg;
-    struct removals removals = {NULL, NULL};
+    struct link_list removals = {NULL, NULL, 0};
     int state = -1;
     pthread_cancel(pthread_self());
     removal_tell(&scene->listener, &removals); /* of nothing */
@@ -312,7 +312,7 @@ TEST(a_listener_is_not_cancelled_and_the_thread_is_after_it)
 static void *tell_without_memory(void *arg)
 {
     struct scene *scene = arg;
-    struct removals removals = {NULL, NULL};
+    struct link_list removals = {NULL, NULL, 0};
     process_fail_alloc(1, true);
     CHECK(thread_self() == NULL);
     note_and_drop(&removals, "a", ASIDE_CAUSE_DELETED);
@@ -325,7 +325,7 @@ static void *tell_without_memory(void *arg)
 
 static void make_one_leave(struct scene *scene)
 {
-    struct removals more = {NULL, NULL};
+    struct link_list more = {NULL, NULL, 0};
     if (scene->count > 1)
         return;
     note_and_drop(&more, "x", ASIDE_CAUSE_EXPIRED);
