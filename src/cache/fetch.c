@@ -161,42 +161,54 @@ static aside_status join_or_lead(struct lookup *l, struct flight *mine)
 
 /* ---- the call -------------------------------------------------------------------------------- */
 
-static bool hit(struct lookup *l, aside_status *status)
+/* Whether the read that read_begin() began was a hit. */
+static HOT_INLINE bool end_hit(aside_cache *cache, const struct read *read, bool found,
+                               aside_result *result)
+{
+    if (likely(found)) {
+        result_from_entry(result, read->entry, read->now_ns);
+        read_hit(cache, read, COUNTER_hits);
+    }
+    read_end(read);
+    if (likely(found))
+        read_offer(cache, read);
+    return found;
+}
+
+static aside_status hit_locked(struct lookup *l)
 {
     struct request *r = &l->request;
+    aside_status status = read_locked(l->cache, r->key.bytes, r->key.len, &r->result.value);
+    r->result.outcome = status == ASIDE_OK ? ASIDE_OUTCOME_HIT : ASIDE_OUTCOME_NONE;
+    if (status == ASIDE_OK)
+        cache_count(l->cache, NULL, COUNTER_hits);
+    return status;
+}
+
+/* A value that was ready before the token fired can be seen by now, and wins (C3). */
+static aside_status look_again(struct lookup *l, aside_status left)
+{
+    struct request *r = &l->request;
+    if (!r->self) {
+        aside_status status = hit_locked(l);
+        return status == ASIDE_MISS ? request_refuse(r, left) : status;
+    }
     struct read read = {.self = r->self};
-    if (unlikely(!r->self)) {
-        *status = read_locked(l->cache, r->key.bytes, r->key.len, &r->result.value);
-        r->result.outcome = *status == ASIDE_OK ? ASIDE_OUTCOME_HIT : ASIDE_OUTCOME_NONE;
-        if (*status == ASIDE_OK)
-            cache_count(l->cache, NULL, COUNTER_hits);
-        return *status != ASIDE_MISS;
-    }
     bool found = read_begin(l->cache, r->key.bytes, r->key.len, &read);
-    r->key.hash = read.hash;
-    l->now_ns = read.now_ns;
-    if (found) {
-        result_from_entry(&r->result, read.entry, read.now_ns);
-        read_hit(l->cache, &read, COUNTER_hits);
-    }
-    read_end(&read);
-    if (found)
-        read_offer(l->cache, &read);
-    *status = found ? ASIDE_OK : cache_is_open(l->cache) ? ASIDE_MISS : ASIDE_E_CLOSED;
-    return *status != ASIDE_MISS;
+    if (end_hit(l->cache, &read, found, &r->result))
+        return ASIDE_OK;
+    return cache_is_open(l->cache) ? request_refuse(r, left) : ASIDE_E_CLOSED;
 }
 
 static aside_status miss(struct lookup *l)
 {
     struct request *r = &l->request;
-    aside_status status;
     cache_revive(l->cache);
     if (r->call->timeout_ms == ASIDE_NO_WAIT)
         return request_refuse(r, ASIDE_MISS);
-    /* A value that was ready before the token fired can be seen by now, and wins (C3). */
-    aside_status left = aside_cancel_status(r->call->cancel);
-    if (left != ASIDE_OK)
-        return hit(l, &status) ? status : request_refuse(r, left);
+    aside_status status = aside_cancel_status(r->call->cancel);
+    if (status != ASIDE_OK)
+        return look_again(l, status);
     status = request_may_start(r);
     if (status != ASIDE_OK)
         return status;
@@ -206,24 +218,53 @@ static aside_status miss(struct lookup *l)
     return mine ? join_or_lead(l, mine) : request_refuse(r, ASIDE_E_NOMEM);
 }
 
-static aside_status get_with_fetch(aside_cache *cache, const void *key, size_t key_len,
-                                   const aside_call *call, aside_result *result)
+/* The hit that is none, where a look was taken. */
+static aside_status no_hit(struct lookup *l)
+{
+    aside_status status = ASIDE_MISS;
+    if (!l->request.self)
+        status = hit_locked(l);
+    else if (!cache_is_open(l->cache))
+        status = ASIDE_E_CLOSED;
+    return status == ASIDE_MISS ? miss(l) : status;
+}
+
+static __attribute__((noinline)) aside_status fetch(aside_cache *cache, struct flight_key key,
+                                                    int64_t now_ns, const aside_call *call,
+                                                    aside_result *result)
 {
     struct host_call inside;
-    aside_status status;
     host_enter(&cache->host, &inside);
     struct lookup l = {.cache = cache,
+                       .now_ns = now_ns,
                        .request = {.host = &cache->host,
                                    .self = inside.self,
                                    .call = call,
-                                   .key = {0, key, key_len},
+                                   .key = key,
                                    .cancel_state = inside.cancel_state}};
-    if (!hit(&l, &status))
-        status = miss(&l);
+    aside_status status = no_hit(&l);
     *result = l.request.result;
     request_count(&l.request, status);
     host_exit(&inside);
     return status;
+}
+
+static HOT_INLINE aside_status get_with_fetch(aside_cache *cache, const void *key, size_t key_len,
+                                              const aside_call *call, aside_result *result)
+{
+    struct read read = {.self = thread_self()};
+    if (likely(read.self)) {
+        bool found = read_begin(cache, key, key_len, &read);
+        if (likely(end_hit(cache, &read, found, result))) {
+            cache_count(cache, read.self, COUNTER_get_with_fetch_ok);
+            return ASIDE_OK;
+        }
+    } else {
+        read.hash = cache_hash(cache, key, key_len);
+        read.now_ns = cache_now(cache);
+    }
+    struct flight_key wanted = {read.hash, key, key_len};
+    return fetch(cache, wanted, read.now_ns, call, result);
 }
 
 aside_status aside_get_with_fetch(aside_cache *cache, const void *key, size_t key_len,

@@ -127,8 +127,8 @@ aside_status aside_copy(aside_cache *cache, const void *key, size_t key_len, voi
     if (unlikely(!read.self))
         return copy_locked(cache, key, key_len, buffer, capacity, size);
     if (likely(read_begin(cache, key, key_len, &read))) {
-        aside_status status =
-            copy_out(entry_data(read.entry), entry_size(read.entry), buffer, capacity, size);
+        aside_status status = copy_out(entry_data_behind(read.entry, key_len),
+                                       entry_size(read.entry), buffer, capacity, size);
         read_use(cache, &read);
         count_copy(cache, read.self, status);
         read_end(&read);
@@ -175,13 +175,14 @@ static OUT_OF_LINE void visit_nested(struct read read, aside_visit_fn *fn, void 
 }
 
 /* The slot keeps the entry, so the epoch can go on during the callback. */
-static HOT_INLINE void visit_in_slot(const struct read *read, aside_visit_fn *fn, void *ctx)
+static HOT_INLINE void visit_in_slot(const struct read *read, size_t key_len, aside_visit_fn *fn,
+                                     void *ctx)
 {
     struct thread_record *self = read->self;
     unsigned slot = self->visits++;
     store_relaxed(&self->visiting[slot], read->entry);
     read_end(read);
-    fn(entry_data(read->entry), entry_size(read->entry), ctx);
+    fn(entry_data_behind(read->entry, key_len), entry_size(read->entry), ctx);
     store_release(&self->visiting[slot], NULL);
     self->visits = slot;
     if (unlikely(self->orphans))
@@ -203,7 +204,7 @@ aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len, as
     read_offer(cache, &read); /* here, since fn may end the thread, or the cache */
     read_hit(cache, &read, COUNTER_visit_ok);
     if (likely(read.self->visits < THREAD_VISITS))
-        visit_in_slot(&read, fn, ctx);
+        visit_in_slot(&read, key_len, fn, ctx);
     else
         visit_nested(read, fn, ctx);
     return ASIDE_OK;

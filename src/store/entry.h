@@ -18,6 +18,7 @@
 #define ASIDE_STORE_ENTRY_H
 
 #include "base/atomic.h"
+#include "base/bytes.h"
 #include "base/home.h"
 #include "store/link.h"
 
@@ -100,6 +101,11 @@ static inline struct entry *entry_of_cold(void *cold)
     return (struct entry *)((struct entry_cold *)cold + 1);
 }
 
+static inline struct entry *entry_of_link(struct entry_link *link)
+{
+    return entry_of_cold(container_of(link, struct entry_cold, link));
+}
+
 /* What a key takes up. */
 static inline size_t entry_key_room(size_t key_len)
 {
@@ -143,10 +149,17 @@ static inline size_t entry_charge(const struct entry *entry)
     return unlikely(entry_wraps(entry)) ? entry_charge_wrapping(entry, own) : own;
 }
 
-static inline const void *entry_data(const struct entry *entry)
+/* Of one whose key has this length. Whoever knows it does not wait for the entry to say so: where
+ * the entry lies in no cache, its lines are fetched at the same time. */
+static inline const void *entry_data_behind(const struct entry *entry, size_t key_len)
 {
     return unlikely(entry_wraps(entry)) ? aside_value_data(entry_wrapped(entry))
-                                        : entry->bytes + entry_value_offset(entry);
+                                        : entry->bytes + entry_key_room(key_len);
+}
+
+static inline const void *entry_data(const struct entry *entry)
+{
+    return entry_data_behind(entry, entry->head.key_len);
 }
 
 static inline size_t entry_size(const struct entry *entry)
@@ -164,17 +177,17 @@ static inline aside_value *entry_handle(struct entry *entry)
     return &entry->head;
 }
 
-/* Eight bytes at a time: keys are short, and a call costs more than the comparison. */
+/* Eight bytes at a time, the last of them overlapping: keys are short, and a call costs more than the
+ * comparison. */
 static inline bool entry_same_bytes(const unsigned char *a, const unsigned char *b, size_t length)
 {
-    uint64_t x, y;
-    for (; length >= 8; length -= 8, a += 8, b += 8) {
-        memcpy(&x, a, 8);
-        memcpy(&y, b, 8);
-        if (x != y)
+    size_t left = length;
+    for (; left >= 8; left -= 8, a += 8, b += 8)
+        if (bytes_load64(a) != bytes_load64(b))
             return false;
-    }
-    for (; length; length--)
+    if (left && length >= 8)
+        return bytes_load64(a + left - 8) == bytes_load64(b + left - 8);
+    for (; left; left--)
         if (*a++ != *b++)
             return false;
     return true;

@@ -166,8 +166,7 @@ _Atomic uint64_t *index_locate(struct index *index, uint64_t hash, const void *k
     for (; bucket; bucket = next_bucket(bucket)) {
         for (unsigned i = 0; i < INDEX_WORDS; i++) {
             uint64_t word = load_relaxed(&bucket->word[i]);
-            if (word >> INDEX_TAG_SHIFT == hash >> INDEX_TAG_SHIFT && index_entry(word) &&
-                entry_has_key(index_entry(word), key, key_len))
+            if (index_word_is(word, hash, key, key_len))
                 return &bucket->word[i];
         }
     }
@@ -176,8 +175,12 @@ _Atomic uint64_t *index_locate(struct index *index, uint64_t hash, const void *k
 
 /* An empty word of the chain, lengthened by a bucket where there is none. */
 static enum index_end empty_word(struct index *index, struct index_array *array,
-                                 struct index_bucket *bucket, _Atomic uint64_t **word)
+                                 struct index_bucket *bucket, uint64_t hash,
+                                 _Atomic uint64_t **word)
 {
+    *word = &bucket->word[index_home(hash)];
+    if (load_relaxed(*word) == 0)
+        return INDEX_OK;
     for (;; bucket = next_bucket(bucket)) {
         for (unsigned i = 0; i < INDEX_WORDS; i++) {
             if (load_relaxed(&bucket->word[i]) == 0) {
@@ -214,7 +217,7 @@ enum index_end index_insert(struct index *index, uint64_t hash, struct entry *en
     struct index_bucket *bucket;
     struct index_array *array = array_for(index, hash, &bucket);
     _Atomic uint64_t *word;
-    enum index_end end = empty_word(index, array, bucket, &word);
+    enum index_end end = empty_word(index, array, bucket, hash, &word);
     if (end != INDEX_OK)
         return end;
     store_release(word, word_of(hash, entry));
@@ -286,7 +289,8 @@ static bool move_bucket(struct index *index, struct index_array *from, struct in
             ++*touched;
             uint64_t hash = hash_of(index, entry);
             _Atomic uint64_t *word;
-            if (empty_word(index, to, index_bucket_at(to, hash & to->mask), &word) != INDEX_OK) {
+            if (empty_word(index, to, index_bucket_at(to, hash & to->mask), hash, &word) !=
+                INDEX_OK) {
                 undo_move(to, at);
                 undo_move(to, at + from->mask + 1);
                 return false;

@@ -105,11 +105,23 @@ static HOT_INLINE void index_prefetch(const struct index *index, uint64_t hash)
     __builtin_prefetch((const void *)(buckets + at));
 }
 
+/* Where in its bucket an entry is put if it can be, and looked for first: a branch that goes the same
+ * way for two entries of three is worth more than an order. */
+static HOT_INLINE unsigned index_home(uint64_t hash)
+{
+    return (unsigned)((hash >> INDEX_TAG_SHIFT) * INDEX_WORDS >> (64 - INDEX_TAG_SHIFT));
+}
+
+static HOT_INLINE bool index_word_is(uint64_t word, uint64_t hash, const void *key, size_t key_len)
+{
+    return (word ^ hash) >> INDEX_TAG_SHIFT == 0 && index_entry(word) &&
+           entry_has_key(index_entry(word), key, key_len);
+}
+
 static HOT_INLINE struct entry *index_find(const struct index *index, uint64_t hash,
                                            const void *key, size_t key_len)
 {
     struct index_array *array = load_acquire(&index->array);
-    uint64_t tag = hash >> INDEX_TAG_SHIFT;
     for (;;) {
         struct index_bucket *bucket = index_bucket_at(array, hash & array->mask);
         uintptr_t link = load_acquire(&bucket->link);
@@ -117,11 +129,13 @@ static HOT_INLINE struct entry *index_find(const struct index *index, uint64_t h
             array = load_acquire(&array->next);
             continue;
         }
+        uint64_t word = load_acquire(&bucket->word[index_home(hash)]);
+        if (likely(index_word_is(word, hash, key, key_len)))
+            return index_entry(word);
         for (;;) {
             for (unsigned i = 0; i < INDEX_WORDS; i++) {
-                uint64_t word = load_acquire(&bucket->word[i]);
-                if (word >> INDEX_TAG_SHIFT == tag && index_entry(word) &&
-                    entry_has_key(index_entry(word), key, key_len))
+                word = load_acquire(&bucket->word[i]);
+                if (index_word_is(word, hash, key, key_len))
                     return index_entry(word);
             }
             if (likely(!link))

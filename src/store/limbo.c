@@ -10,7 +10,7 @@ static void push(struct link_list *list, struct entry *entry)
 static struct entry *pop(struct link_list *list)
 {
     invariant(list->first);
-    return entry_of_cold(container_of(list_pop(list), struct entry_cold, link));
+    return entry_of_link(list_pop(list));
 }
 
 void limbo_init(struct limbo *limbo)

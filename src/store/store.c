@@ -423,7 +423,7 @@ static struct shard *shard_after(const struct store *store, uint32_t first, size
 /* A slice of one shard: true if there may be more. */
 static bool reap_slice(struct store *store, struct shard *shard, struct reaping *reaping)
 {
-    unsigned max = reaping->left < SHARD_SLICE ? (unsigned)reaping->left : SHARD_SLICE;
+    unsigned max = reaping->left < STORE_REAP_SLICE ? (unsigned)reaping->left : STORE_REAP_SLICE;
     unsigned reaped = 0;
     lock_take(&shard->lock);
     unsigned looked = shard_reap(shard, reaping->now_ns, max, &reaped);

@@ -64,6 +64,9 @@ void store_lazily_remove(struct store *store, uint64_t hash, const struct entry 
 /* Evicts until there is room for so many bytes; false if that cannot be. */
 bool store_make_room(struct store *store, struct shard *near, size_t bytes);
 
+/* Entries that a reap looks at in one hold of a lock. What is over lies in no cache, so each takes
+ * longer than a whole set. */
+#define STORE_REAP_SLICE 8
 /* Removes what is over and frees what may be freed, at most budget entries (0: no bound). */
 size_t store_reap(struct store *store, int64_t now_ns, size_t budget);
 /* Every shard gets an empty table; closing: for good. */

@@ -89,8 +89,9 @@ struct entry *wheel_due(struct wheel *wheel)
 {
     if (ring_empty(&wheel->due))
         return NULL;
-    struct entry *entry = entry_of_cold(container_of(wheel->due.next, struct entry_cold, link));
+    struct entry *entry = entry_of_link(wheel->due.next);
     wheel_remove(entry);
+    __builtin_prefetch(entry_of_link(wheel->due.next)); /* will be asked for next, if any is */
     return entry;
 }
 

@@ -85,7 +85,9 @@ $(driver_objects): $(B)/bench/driver/%.o: test/bench/%.c $(driver_headers)
 go_build = GO111MODULE=off GOFLAGS= GOPATH='$(GO_SOURCES)' GOCACHE='$(abspath $(B))/bench/peers/cache' $(GO) build -o $@ $<
 has_go = command -v $(GO) >/dev/null && [ -d '$(GO_SOURCES)/src/$(1)' ]
 
-$(eval $(call peer,aside,aside.c,:,,$$(driver_c) $$< $$(driver_link) -o $$@))
+# Our driver computes what the cache, whose seed it knows, makes of a key.
+hash_sources := $(addprefix src/base/,hash.c aes.c siphash.c)
+$(eval $(call peer,aside,aside.c,:,,$$(driver_c) $$< $(hash_sources) $$(driver_link) -o $$@))
 $(eval $(call peer,hand,hand.c,:,,$$(driver_c) $$< $$(driver_link) -o $$@))
 $(eval $(call peer,uthash,uthash.c,$$(call has_header,$$(CC) -xc,uthash.h),uthash-dev,$$(driver_c) $$< $$(driver_link) -o $$@))
 $(eval $(call peer,glib16,glib.c,$$(call has_packages,glib-2.0),libglib2.0-dev,$$(driver_c) $$$$($$(PKG_CONFIG) --cflags glib-2.0) $$< $$(driver_link) $$$$($$(PKG_CONFIG) --libs glib-2.0) -o $$@))

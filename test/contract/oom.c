@@ -480,6 +480,26 @@ TEST(a_job_that_is_run_by_a_thread_that_can_have_no_record_is_refused)
     end_cache(cache);
 }
 
+static void *ask_with_a_record_at_the_second_try(void *arg)
+{
+    aside_cache *cache = (aside_cache *)arg;
+    struct source source;
+    source_init(&source, "v", false);
+    process_fail_alloc(1, false);
+    CHECK_STATUS(ask(cache, "k", &source), ASIDE_OK);
+    CHECK_INT(source.fetches, 1);
+    return NULL;
+}
+
+TEST(whoever_gets_his_record_at_the_second_try_stores_under_his_key)
+{
+    aside_options options = quiet_options();
+    aside_cache *cache = open_cache(&options);
+    thread_join(thread_start(ask_with_a_record_at_the_second_try, cache));
+    CHECK_STATUS(look(cache, "k"), ASIDE_OK);
+    end_cache(cache);
+}
+
 static aside_status give_while_memory_is_short(aside_fetch *fetch, void *value)
 {
     ledger.fail_for_ever = true;

@@ -15,6 +15,9 @@ rooms() {
 0 base/fork
 0 base/native
 0 base/park
+0 base/bytes
+0 base/siphash
+0 base/aes
 0 base/hash
 0 base/table
 0 base/thread

@@ -1,6 +1,7 @@
 /*
- * hash.c -- base/hash: SipHash-1-3 against a plain reference and published vectors, the independence
- * of the bits that choose bucket, shard and tag, and B2: keys made to collide cost like any others.
+ * hash.c -- base/hash: SipHash-1-3 and the hash by AES instructions against plain references and
+ * published vectors, the independence of the bits that choose bucket, shard and tag, and B2: keys
+ * made to collide cost like any others.
  */
 #include "rooms.h"
 
@@ -10,7 +11,7 @@
 #include <sys/random.h>
 #include <sys/syscall.h>
 
-/* ---- a reference that is slow and plain ---------------------------------------------------------- */
+/* ---- SipHash: a reference that is slow and plain ---------------------------------------------------------- */
 
 static uint64_t rotated(uint64_t x, unsigned bits)
 {
@@ -61,11 +62,10 @@ static uint64_t reference(const uint8_t seed[16], const uint8_t *bytes, size_t l
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-static struct hash_seed seed_of(const uint8_t bytes[16])
+static uint64_t siphash_of(const uint8_t key[16], const uint8_t *bytes, size_t length)
 {
-    struct hash_seed seed;
-    CHECK(hash_seed_init(&seed, bytes));
-    return seed;
+    const uint64_t words[2] = {little_endian(key, 8), little_endian(key + 8, 8)};
+    return siphash(words, bytes, length);
 }
 
 TEST(published_vectors_of_siphash_1_3)
@@ -83,43 +83,252 @@ TEST(published_vectors_of_siphash_1_3)
     uint8_t bytes[64];
     for (size_t i = 0; i < sizeof bytes; i++)
         bytes[i] = (uint8_t)i;
-    struct hash_seed seed = seed_of(bytes);
     for (size_t i = 0; i < COUNT_OF(vectors); i++) {
         uint64_t expected = little_endian(vectors[i].hash, 8);
         CHECK(reference(bytes, bytes, vectors[i].length) == expected);
-        CHECK(hash_bytes(&seed, bytes, vectors[i].length) == expected);
+        CHECK(siphash_of(bytes, bytes, vectors[i].length) == expected);
     }
 }
 
-TEST(equal_to_the_reference_at_every_length_and_alignment)
+static void fill_random(uint8_t *bytes, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        bytes[i] = (uint8_t)test_random();
+}
+
+TEST(siphash_is_the_reference_at_every_length_and_alignment)
 {
     uint8_t key[16], room[400];
     for (long round = test_rounds(50); round > 0; round--) {
-        for (size_t i = 0; i < sizeof key; i++)
-            key[i] = (uint8_t)test_random();
-        for (size_t i = 0; i < sizeof room; i++)
-            room[i] = (uint8_t)test_random();
-        struct hash_seed seed = seed_of(key);
+        fill_random(key, sizeof key);
+        fill_random(room, sizeof room);
         for (size_t length = 0; length <= 64; length++)
             for (size_t at = 0; at < 8; at++)
-                CHECK(hash_bytes(&seed, room + at, length) == reference(key, room + at, length));
-        CHECK(hash_bytes(&seed, room, 300) == reference(key, room, 300));
+                CHECK(siphash_of(key, room + at, length) == reference(key, room + at, length));
+        CHECK(siphash_of(key, room, 300) == reference(key, room, 300));
     }
-    CHECK(hash_bytes(&(struct hash_seed){1, 2}, NULL, 0) ==
-          hash_bytes(&(struct hash_seed){1, 2}, "", 0));
+}
+
+/* ---- AES: the same ------------------------------------------------------------------------------- */
+
+static struct hash_seed seed_of(const uint8_t bytes[16])
+{
+    struct hash_seed seed;
+    CHECK(hash_seed_init(&seed, bytes));
+    return seed;
+}
+
+static struct hash_seed random_seed(void)
+{
+    uint8_t bytes[16];
+    fill_random(bytes, sizeof bytes);
+    return seed_of(bytes);
+}
+
+#ifdef __x86_64__
+
+static void need_aes(void)
+{
+    if (!aes_is_here())
+        test_skip("the processor has no AES instructions");
+}
+
+static uint8_t doubled(uint8_t x)
+{
+    return (uint8_t)(x << 1 ^ (x >> 7) * 0x1b);
+}
+
+static uint8_t product(uint8_t x, uint8_t y)
+{
+    uint8_t sum = 0;
+    for (; y; y >>= 1, x = doubled(x))
+        sum ^= y & 1 ? x : 0;
+    return sum;
+}
+
+/* FIPS 197, 5.1.1: the inverse in GF(2^8), and an affine map. */
+static uint8_t substituted(uint8_t x)
+{
+    uint8_t inverse = x;
+    for (int i = 0; i < 253; i++)
+        inverse = product(inverse, x);
+    uint8_t y = 0x63;
+    for (int i = 0; i < 5; i++)
+        y ^= (uint8_t)(inverse << i | inverse >> (8 - i));
+    return y;
+}
+
+static void aes_reference_round(uint8_t state[16], const uint8_t key[16])
+{
+    static uint8_t box[256];
+    uint8_t moved[16];
+    for (int i = 0; i < 256 && !box[0]; i++)
+        box[255 - i] = substituted((uint8_t)(255 - i));
+    for (int i = 0; i < 16;
+         i++) /* column i / 4, row i % 4: row r comes from r columns further on */
+        moved[i] = box[state[(i + 4 * (i % 4)) % 16]];
+    for (int i = 0; i < 16; i++) {
+        const uint8_t *column = moved + i / 4 * 4;
+        state[i] =
+            (uint8_t)(doubled(column[i % 4]) ^ doubled(column[(i + 1) % 4]) ^ column[(i + 1) % 4] ^
+                      column[(i + 2) % 4] ^ column[(i + 3) % 4] ^ key[i]);
+    }
+}
+
+/* The block of the last bytes of a key, as docs/internals/hash.md has it. */
+static void last_block(const uint8_t *bytes, size_t length, uint8_t block[16])
+{
+    memset(block, 0, 16);
+    if (length >= 16) {
+        memcpy(block, bytes + length - 16, 16);
+        return;
+    }
+    size_t half = length >= 8 ? 8 : length >= 4 ? 4 : 0;
+    memcpy(block, bytes, half);
+    memcpy(block + 8, bytes + length - half, half);
+    if (length && !half) {
+        block[0] = bytes[0];
+        block[1] = bytes[length / 2];
+        block[8] = bytes[length - 1];
+    }
+}
+
+static uint64_t aes_reference(const struct aes_seed *seed, const uint8_t *bytes, size_t length)
+{
+    uint8_t state[16], block[16], keys[AES_ROUNDS][16];
+    uint64_t begin[2] = {length * seed->length_factor, 0};
+    memcpy(state, &seed->start, 16);
+    memcpy(keys, seed->round, sizeof keys);
+    for (int i = 0; i < 16; i++)
+        state[i] ^= ((uint8_t *)begin)[i];
+    size_t at = 0;
+    for (; length > at + 16; at += 16) {
+        for (int i = 0; i < 16; i++)
+            state[i] ^= bytes[at + (size_t)i];
+        for (int round = 0; round < 2; round++)
+            aes_reference_round(state, keys[round]);
+    }
+    last_block(bytes, length, block);
+    for (int i = 0; i < 16; i++)
+        state[i] ^= block[i];
+    for (int round = 0; round < AES_ROUNDS; round++)
+        aes_reference_round(state, keys[round]);
+    return little_endian(state, 8);
+}
+
+TEST(the_rounds_are_those_of_the_published_example_of_aes)
+{
+    /* FIPS 197, appendix B: the state before rounds 1 and 5, and the keys of rounds 1 to 4. */
+    static const uint8_t before[16] = {0x19, 0x3d, 0xe3, 0xbe, 0xa0, 0xf4, 0xe2, 0x2b,
+                                       0x9a, 0xc6, 0x8d, 0x2a, 0xe9, 0xf8, 0x48, 0x08},
+                         after[16] = {0xe0, 0x92, 0x7f, 0xe8, 0xc8, 0x63, 0x63, 0xc0,
+                                      0xd9, 0xb1, 0x35, 0x50, 0x85, 0xb8, 0xbe, 0x01};
+    static const uint8_t keys[4][16] = {{0xa0, 0xfa, 0xfe, 0x17, 0x88, 0x54, 0x2c, 0xb1, 0x23, 0xa3,
+                                         0x39, 0x39, 0x2a, 0x6c, 0x76, 0x05},
+                                        {0xf2, 0xc2, 0x95, 0xf2, 0x7a, 0x96, 0xb9, 0x43, 0x59, 0x35,
+                                         0x80, 0x7a, 0x73, 0x59, 0xf6, 0x7f},
+                                        {0x3d, 0x80, 0x47, 0x7d, 0x47, 0x16, 0xfe, 0x3e, 0x1e, 0x23,
+                                         0x7e, 0x44, 0x6d, 0x7a, 0x88, 0x3b},
+                                        {0xef, 0x44, 0xa5, 0x41, 0xa8, 0x52, 0x5b, 0x7f, 0xb6, 0x71,
+                                         0x25, 0x3b, 0xdb, 0x0b, 0xad, 0x00}};
+    need_aes();
+    struct aes_seed seed = {.length_factor = 0};
+    memcpy(seed.round, keys, sizeof keys);
+    CHECK(aes_hash(&seed, before, 16) == little_endian(after, 8));
+    CHECK(aes_reference(&seed, before, 16) == little_endian(after, 8));
+}
+
+TEST(the_hash_by_aes_is_its_reference_at_every_length_and_alignment)
+{
+    uint8_t room[400];
+    need_aes();
+    for (long round = test_rounds(20); round > 0; round--) {
+        struct hash_seed seed = random_seed();
+        fill_random(room, sizeof room);
+        for (size_t length = 0; length <= 70; length++)
+            for (size_t at = 0; at < 8; at++)
+                CHECK(hash_bytes(&seed, room + at, length) ==
+                      aes_reference(&seed.aes, room + at, length));
+        CHECK(hash_bytes(&seed, room, 300) == aes_reference(&seed.aes, room, 300));
+    }
+}
+
+TEST(the_parts_of_a_seed_differ)
+{
+    need_aes();
+    struct hash_seed seed = random_seed(), other = random_seed();
+    uint64_t words[2 + 2 * AES_ROUNDS];
+    memcpy(words, &seed.aes.start, 16);
+    memcpy(words + 2, seed.aes.round, sizeof seed.aes.round);
+    for (size_t i = 0; i < COUNT_OF(words); i++)
+        for (size_t j = 0; j < i; j++)
+            CHECK(words[i] != words[j]);
+    CHECK(seed.aes.length_factor & 1);
+    CHECK(seed.aes.length_factor != other.aes.length_factor);
+}
+
+#endif
+
+/* ---- both ---------------------------------------------------------------------------------------- */
+
+TEST(an_empty_key_may_be_null)
+{
+    struct hash_seed seed = random_seed();
+    CHECK(hash_bytes(&seed, NULL, 0) == hash_bytes(&seed, "", 0));
+    seed.by_aes = false;
+    CHECK(hash_bytes(&seed, NULL, 0) == hash_bytes(&seed, "", 0));
 }
 
 TEST(reads_no_byte_past_the_key)
 {
-    static const struct hash_seed seed = {3, 4};
-    for (size_t length = 0; length <= 64; length++) {
-        uint8_t *exact = malloc(length ? length : 1);
+    struct hash_seed seed = random_seed();
+    for (size_t length = 0; length <= 128; length++) {
+        uint8_t *exact = malloc(length / 2 ? length / 2 : 1);
         CHECK(exact != NULL);
-        memset(exact, 7, length);
-        uint64_t once = hash_bytes(&seed, exact, length);
-        CHECK(hash_bytes(&seed, exact, length) == once);
+        memset(exact, 7, length / 2);
+        seed.by_aes = length % 2 ? aes_is_here() : false;
+        uint64_t once = hash_bytes(&seed, exact, length / 2);
+        CHECK(hash_bytes(&seed, exact, length / 2) == once);
         free(exact);
     }
+}
+
+/* What differs by length alone may give the same block of 16 bytes: cccccccc and bccccccccc, where b
+ * and c differ as 8 and 9 do; and where only one form of the hash can be had, it is tried twice. */
+TEST(keys_made_of_one_another_by_length_do_not_collide)
+{
+    struct hash_seed seed = random_seed();
+    for (int form = 0; form < 2; form++, seed.by_aes = false) {
+        uint8_t zeros[64] = {0}, text[17];
+        uint64_t of_zeros[64];
+        for (size_t length = 0; length < sizeof zeros; length++) {
+            of_zeros[length] = hash_bytes(&seed, zeros, length);
+            for (size_t shorter = 0; shorter < length; shorter++)
+                CHECK(of_zeros[shorter] != of_zeros[length]);
+        }
+        for (size_t one = 8; one < 16; one++) {
+            for (size_t other = one + 1; other <= 16; other++) {
+                memset(text, 'c', sizeof text);
+                uint64_t plain = hash_bytes(&seed, text, one);
+                text[0] = (uint8_t)(text[0] ^ one ^ other);
+                CHECK(plain != hash_bytes(&seed, text, other));
+            }
+        }
+    }
+}
+
+TEST(a_processor_without_aes_has_the_same_cache)
+{
+    aside_options options = quiet_options();
+    aside_cache *cache = open_cache(&options);
+    cache->store.seed.by_aes = false;
+    for (uint32_t i = 0; i < 2000; i++)
+        CHECK_STATUS(aside_set(cache, &i, sizeof i, &i, sizeof i, ASIDE_FOREVER), ASIDE_OK);
+    for (uint32_t i = 0, found; i < 2000; i++) {
+        CHECK_STATUS(aside_copy(cache, &i, sizeof i, &found, sizeof found, NULL), ASIDE_OK);
+        CHECK_INT(found, i);
+    }
+    end_cache(cache);
 }
 
 TEST(seeds_are_drawn_and_differ)
@@ -127,7 +336,7 @@ TEST(seeds_are_drawn_and_differ)
     struct hash_seed one, other;
     CHECK(hash_seed_init(&one, NULL));
     CHECK(hash_seed_init(&other, NULL));
-    CHECK(one.k0 != other.k0 && one.k1 != other.k1);
+    CHECK(one.key[0] != other.key[0] && one.key[1] != other.key[1]);
     CHECK(hash_bytes(&one, "key", 3) != hash_bytes(&other, "key", 3));
 }
 
@@ -156,23 +365,23 @@ ssize_t getrandom(void *buffer, size_t size, unsigned int flags)
 
 TEST(a_draw_that_a_signal_interrupts_is_made_again)
 {
-    struct hash_seed one = {0, 0}, other = {0, 0};
+    struct hash_seed one, other;
     interruptions = 3;
     CHECK(hash_seed_init(&one, NULL));
     CHECK_INT(calls, 4);
     interruptions = 1;
     CHECK(hash_seed_init(&other, NULL));
     CHECK_INT(calls, 6);
-    CHECK(one.k0 != other.k0 && one.k1 != other.k1);
+    CHECK(one.key[0] != other.key[0] && one.key[1] != other.key[1]);
 }
 
 TEST(half_a_seed_is_none)
 {
-    struct hash_seed seed = {5, 6};
+    struct hash_seed seed = {.key = {5, 6}};
     most_drawn = 8;
     CHECK(!hash_seed_init(&seed, NULL));
     CHECK_INT(calls, 1);
-    CHECK(seed.k0 == 5 && seed.k1 == 6);
+    CHECK(seed.key[0] == 5 && seed.key[1] == 6);
 }
 
 /* ---- the bits ------------------------------------------------------------------------------------ */
@@ -228,24 +437,38 @@ static void check_pair(const struct hash_seed *seed, enum key_kind kind, unsigne
     check_even(counts, CELLS * (size_t)CELLS);
 }
 
+static void check_every_place(const struct hash_seed *seed)
+{
+    for (size_t i = 0; i < COUNT_OF(places); i++) {
+        check_single(seed, KEY_NUMBER, places[i]);
+        check_single(seed, KEY_TEXT, places[i]);
+    }
+}
+
+static void check_every_pair(const struct hash_seed *seed)
+{
+    for (size_t i = 0; i < COUNT_OF(places); i++) {
+        for (size_t j = i + 1; j < COUNT_OF(places); j++) {
+            check_pair(seed, KEY_NUMBER, places[i], places[j]);
+            check_pair(seed, KEY_TEXT, places[i], places[j]);
+        }
+    }
+}
+
 TEST(bucket_shard_and_tag_bits_are_even)
 {
-    struct hash_seed seed = {test_random(), test_random()};
-    for (size_t i = 0; i < COUNT_OF(places); i++) {
-        check_single(&seed, KEY_NUMBER, places[i]);
-        check_single(&seed, KEY_TEXT, places[i]);
-    }
+    struct hash_seed seed = random_seed();
+    check_every_place(&seed);
+    seed.by_aes = false;
+    check_every_place(&seed);
 }
 
 TEST(bucket_shard_and_tag_bits_are_uncorrelated)
 {
-    struct hash_seed seed = {test_random(), test_random()};
-    for (size_t i = 0; i < COUNT_OF(places); i++) {
-        for (size_t j = i + 1; j < COUNT_OF(places); j++) {
-            check_pair(&seed, KEY_NUMBER, places[i], places[j]);
-            check_pair(&seed, KEY_TEXT, places[i], places[j]);
-        }
-    }
+    struct hash_seed seed = random_seed();
+    check_every_pair(&seed);
+    seed.by_aes = false;
+    check_every_pair(&seed);
 }
 
 TEST(the_bits_do_not_overlap)

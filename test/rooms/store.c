@@ -560,7 +560,7 @@ static void note_shard(void *ctx, const void *key, size_t key_len, aside_value *
 
 TEST(a_reap_takes_a_slice_of_each_shard_in_turn)
 {
-    enum { EACH = 5 * SHARD_SLICE };
+    enum { EACH = 20 * STORE_REAP_SLICE };
     struct order order = {.run = 0};
     aside_options options = quiet_options();
     uint32_t next = 0;
@@ -576,7 +576,7 @@ TEST(a_reap_takes_a_slice_of_each_shard_in_turn)
     size_t reaped = 0;
     CHECK_STATUS(aside_reap(cache, 0, &reaped), ASIDE_OK);
     CHECK_INT(reaped, 2 * EACH);
-    CHECK_INT(order.longest, SHARD_SLICE);
+    CHECK_INT(order.longest, STORE_REAP_SLICE);
     finish(cache);
 }
 

@@ -44,7 +44,8 @@ static uint32_t sampled_key(void)
     static uint32_t number, least = UINT32_MAX;
     if (least < UINT32_MAX)
         return number;
-    const struct hash_seed seed = {hash_load64(hash_seed), hash_load64(hash_seed + 8)};
+    struct hash_seed seed;
+    NEED(hash_seed_init(&seed, hash_seed));
     for (uint32_t i = 0; i < LOAD_ENTRIES; i++) {
         char key[BENCH_KEY];
         bench_key(key, i);
