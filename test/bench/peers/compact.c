@@ -5,13 +5,7 @@
  */
 #define PEER_BOUNDED 1
 #include "peer.h"
-
-#include <glib.h>
-#include <pthread.h>
-#include <stdlib.h>
-
-#define SHARDS 16
-#define SHARD_SHIFT 60 /* of a 64-bit hash */
+#include "shards.h"
 
 struct name {
     guint hash;
@@ -24,25 +18,6 @@ struct item {
     GList use;        /* its link in the list */
     uint64_t value[]; /* size bytes */
 };
-
-struct shard {
-    _Alignas(128) pthread_mutex_t lock;
-    GHashTable *table;
-    GQueue used; /* the latest first */
-};
-
-struct store {
-    size_t most; /* items a shard */
-    struct shard shards[SHARDS];
-};
-
-static void store_enter(void)
-{
-}
-
-static void store_leave(void)
-{
-}
 
 static guint name_hash(gconstpointer name)
 {
@@ -57,46 +32,31 @@ static gboolean name_equal(gconstpointer left, gconstpointer right)
 
 static struct store *store_open(size_t bound)
 {
-    struct store *store = aligned_alloc(128, sizeof *store);
-    NEED(store);
-    store->most = bound / SHARDS;
-    for (int i = 0; i < SHARDS; i++) {
-        NEED(pthread_mutex_init(&store->shards[i].lock, NULL) == 0);
-        store->shards[i].table = g_hash_table_new(name_hash, name_equal);
-        g_queue_init(&store->shards[i].used);
-    }
-    return store;
+    return shards_open(bound, name_hash, name_equal);
 }
 
 static void store_close(struct store *store)
 {
-    for (int i = 0; i < SHARDS; i++) {
-        struct shard *shard = &store->shards[i];
-        g_hash_table_destroy(shard->table);
-        for (GList *link; (link = g_queue_pop_head_link(&shard->used));)
-            free(link->data);
-        pthread_mutex_destroy(&shard->lock);
-    }
-    free(store);
+    shards_close(store, free);
 }
 
-static struct shard *shard_of(struct store *store, struct name *name, const char *key)
+/* Makes the name as well. */
+static struct shard *shard_for(struct store *store, struct name *name, const char *key)
 {
     uint64_t hash = peer_hash(key);
     name->hash = (guint)hash;
     memcpy(name->bytes, key, BENCH_KEY);
-    return &store->shards[hash >> SHARD_SHIFT];
+    return shard_of(store, hash);
 }
 
 static bool store_read(struct store *store, const char *key, uint64_t *sum)
 {
     struct name name;
-    struct shard *shard = shard_of(store, &name, key);
+    struct shard *shard = shard_for(store, &name, key);
     pthread_mutex_lock(&shard->lock);
     struct item *item = g_hash_table_lookup(shard->table, &name);
     if (item) {
-        g_queue_unlink(&shard->used, &item->use);
-        g_queue_push_head_link(&shard->used, &item->use);
+        shard_touch(shard, &item->use);
         *sum += load_sum(item->value);
     }
     pthread_mutex_unlock(&shard->lock);
@@ -107,9 +67,7 @@ static bool store_read(struct store *store, const char *key, uint64_t *sum)
 static struct item *put(struct shard *shard, struct item *item, size_t most)
 {
     pthread_mutex_lock(&shard->lock);
-    struct item *old = g_hash_table_lookup(shard->table, &item->name);
-    if (!old && shard->used.length >= most)
-        old = g_queue_peek_tail(&shard->used);
+    struct item *old = shard_displaced(shard, &item->name, most);
     if (old) {
         g_queue_unlink(&shard->used, &old->use);
         g_hash_table_remove(shard->table, &old->name);
@@ -124,7 +82,7 @@ static void store_write(struct store *store, const char *key, const uint64_t *va
 {
     struct item *item = malloc(sizeof *item + BENCH_VALUE);
     NEED(item);
-    struct shard *shard = shard_of(store, &item->name, key);
+    struct shard *shard = shard_for(store, &item->name, key);
     item->size = BENCH_VALUE;
     item->use = (GList){.data = item};
     memcpy(item->value, value, BENCH_VALUE);

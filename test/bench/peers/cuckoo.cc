@@ -29,14 +29,6 @@ struct store {
     libcuckoo::cuckoohash_map<std::string, std::string, hash, equal> map;
 };
 
-static void store_enter(void)
-{
-}
-
-static void store_leave(void)
-{
-}
-
 static struct store *store_open(size_t)
 {
     return new store;

@@ -7,13 +7,7 @@
  */
 #define PEER_BOUNDED 1
 #include "peer.h"
-
-#include <glib.h>
-#include <pthread.h>
-#include <stdlib.h>
-
-#define SHARDS 16
-#define SHARD_SHIFT 60 /* of a 64-bit hash */
+#include "shards.h"
 
 struct item {
     char *key; /* the table's */
@@ -21,25 +15,6 @@ struct item {
     GList use;        /* its link in the list */
     uint64_t value[]; /* size bytes */
 };
-
-struct shard {
-    _Alignas(128) pthread_mutex_t lock;
-    GHashTable *table;
-    GQueue used; /* the latest first */
-};
-
-struct store {
-    size_t most; /* items a shard */
-    struct shard shards[SHARDS];
-};
-
-static void store_enter(void)
-{
-}
-
-static void store_leave(void)
-{
-}
 
 static guint key_hash(gconstpointer key)
 {
@@ -51,8 +26,9 @@ static gboolean key_equal(gconstpointer left, gconstpointer right)
     return memcmp(left, right, BENCH_KEY) == 0;
 }
 
-static void free_item(struct item *item)
+static void free_item(void *old)
 {
+    struct item *item = old;
     if (!item)
         return;
     free(item->key);
@@ -61,42 +37,21 @@ static void free_item(struct item *item)
 
 static struct store *store_open(size_t bound)
 {
-    struct store *store = aligned_alloc(128, sizeof *store);
-    NEED(store);
-    store->most = bound / SHARDS;
-    for (int i = 0; i < SHARDS; i++) {
-        NEED(pthread_mutex_init(&store->shards[i].lock, NULL) == 0);
-        store->shards[i].table = g_hash_table_new(key_hash, key_equal);
-        g_queue_init(&store->shards[i].used);
-    }
-    return store;
+    return shards_open(bound, key_hash, key_equal);
 }
 
 static void store_close(struct store *store)
 {
-    for (int i = 0; i < SHARDS; i++) {
-        struct shard *shard = &store->shards[i];
-        g_hash_table_destroy(shard->table);
-        for (GList *link; (link = g_queue_pop_head_link(&shard->used));)
-            free_item(link->data);
-        pthread_mutex_destroy(&shard->lock);
-    }
-    free(store);
-}
-
-static struct shard *shard_of(struct store *store, const char *key)
-{
-    return &store->shards[peer_hash(key) >> SHARD_SHIFT];
+    shards_close(store, free_item);
 }
 
 static bool store_read(struct store *store, const char *key, uint64_t *sum)
 {
-    struct shard *shard = shard_of(store, key);
+    struct shard *shard = shard_of(store, peer_hash(key));
     pthread_mutex_lock(&shard->lock);
     struct item *item = g_hash_table_lookup(shard->table, key);
     if (item) {
-        g_queue_unlink(&shard->used, &item->use);
-        g_queue_push_head_link(&shard->used, &item->use);
+        shard_touch(shard, &item->use);
         *sum += load_sum(item->value);
     }
     pthread_mutex_unlock(&shard->lock);
@@ -107,9 +62,7 @@ static bool store_read(struct store *store, const char *key, uint64_t *sum)
 static struct item *put(struct shard *shard, struct item *item, size_t most)
 {
     pthread_mutex_lock(&shard->lock);
-    struct item *old = g_hash_table_lookup(shard->table, item->key);
-    if (!old && shard->used.length >= most)
-        old = g_queue_peek_tail(&shard->used);
+    struct item *old = shard_displaced(shard, item->key, most);
     if (old) {
         g_queue_unlink(&shard->used, &old->use);
         g_hash_table_remove(shard->table, old->key);
@@ -128,5 +81,5 @@ static void store_write(struct store *store, const char *key, const uint64_t *va
     item->size = BENCH_VALUE;
     item->use = (GList){.data = item};
     memcpy(item->value, value, BENCH_VALUE);
-    free_item(put(shard_of(store, key), item, store->most));
+    free_item(put(shard_of(store, peer_hash(key)), item, store->most));
 }

@@ -11,10 +11,14 @@
 #error "say whether the peer keeps a bound: #define PEER_BOUNDED 0 or 1"
 #endif
 
+/* What a thread calls before its first use of a store and after its last, if anything. */
+#ifndef PEER_ENTER
+#define PEER_ENTER NULL
+#define PEER_LEAVE NULL
+#endif
+
 static struct store *store_open(size_t bound);
 static void store_close(struct store *store);
-static void store_enter(void);
-static void store_leave(void);
 static bool store_read(struct store *store, const char *key, uint64_t *sum);
 static void store_write(struct store *store, const char *key, const uint64_t *value);
 
@@ -70,8 +74,8 @@ static const struct driver_case peer_cases[] = {
 
 int main(int argc, char **argv)
 {
-    static const struct driver peer = {peer_cases, store_open,  store_close,
-                                       write_each, store_enter, store_leave};
+    static const struct driver peer = {peer_cases, store_open, store_close,
+                                       write_each, PEER_ENTER, PEER_LEAVE};
     return driver_main(argc, argv, &peer);
 }
 

@@ -2,13 +2,16 @@
  * urcu.c -- cds_lfht of liburcu, memb flavour: look-ups take no lock and write nothing. The table
  * alone, with neither bound nor expiry; values are read in place inside rcu_read_lock().
  */
-#define PEER_BOUNDED 0
 #define URCU_INLINE_SMALL_FUNCTIONS
 #define _LGPL_SOURCE
+#include <urcu/urcu-memb.h>
+
+#define PEER_BOUNDED 0
+#define PEER_ENTER urcu_memb_register_thread
+#define PEER_LEAVE urcu_memb_unregister_thread
 #include "peer.h"
 
 #include <stdlib.h>
-#include <urcu/urcu-memb.h>
 #include <urcu/rculfhash.h>
 
 struct item {
@@ -22,16 +25,6 @@ struct item {
 struct store {
     struct cds_lfht *table;
 };
-
-static void store_enter(void)
-{
-    urcu_memb_register_thread();
-}
-
-static void store_leave(void)
-{
-    urcu_memb_unregister_thread();
-}
 
 /* As many buckets as entries or more from the start: left to itself it stays at up to eight entries
  * a bucket, which costs it more than half of its speed. */

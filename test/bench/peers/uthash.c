@@ -30,14 +30,6 @@ struct store {
     struct shard shards[SHARDS];
 };
 
-static void store_enter(void)
-{
-}
-
-static void store_leave(void)
-{
-}
-
 static struct store *store_open(size_t bound)
 {
     struct store *store = aligned_alloc(128, sizeof *store);
