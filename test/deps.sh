@@ -20,7 +20,7 @@ apt_demo="libsqlite3-dev unicode-data"
 apt_cert="libcurl4-openssl-dev libssl-dev libmicrohttpd-dev libjansson-dev"
 apt_test="g++ binutils util-linux mandoc"
 apt_bench="zstd gnuplot-nox valgrind ?golang-go ?golang-golang-x-sync-dev python3 ?g++ ?libglib2.0-dev ?liburcu-dev ?libcuckoo-dev ?golang-github-dgraph-io-ristretto-dev ?openjdk-17-jdk-headless ?libcaffeine-java"
-apt_check="clang clang-format clang-tidy ?libclang-rt-dev ?clang-19 ?clang-tidy-19 valgrind libc6-dbg gdb spin gcovr patch python3 cmake meson ninja-build abigail-tools debhelper dpkg-dev lintian git"
+apt_check="clang clang-format clang-tidy ?libclang-rt-dev ?clang-19 ?clang-tidy-19 valgrind libc6-dbg gdb spin gcovr patch python3 cmake meson ninja-build abigail-tools debhelper dpkg-dev lintian git ?prometheus"
 
 dnf_build="gcc make pkgconf-pkg-config uthash-devel"
 dnf_demo="sqlite-devel unicode-ucd"

@@ -17,11 +17,11 @@
  *   Threads      every function may be called from any thread at any time, unless it says so.
  *                A cache must not be used after the caller's last reference to it is gone.
  *   Callbacks    no lock of the library is held while user code runs, the allocator excepted (O3).
- *                User code may call the cache. It must not leave a callback by longjmp(). A fetch
- *                and a visit may end their thread (pthread_exit, cancellation); other callbacks
- *                must return. Deferred cancellation is disabled wherever the library waits or runs
- *                user code, and restored round fetches and visits; asynchronous cancellation is
- *                not supported.
+ *                User code may call the cache. It must not leave a callback by longjmp(). A fetch,
+ *                a visit and a writer of text may end their thread (pthread_exit, cancellation);
+ *                other callbacks must return. Deferred cancellation is disabled wherever the
+ *                library waits or runs user code, a clock's excepted, and restored round fetches,
+ *                visits and writers; asynchronous cancellation is not supported.
  *   Processes    a cache that was opened before fork() works in the child as well (P4): it has the
  *                entries, but none of the flights, and no threads: they are made again when a call
  *                misses or writes, never on a hit. What cannot cross answers ASIDE_E_FORKED there:
@@ -229,6 +229,27 @@ enum {
     ASIDE_DISABLE_ALL = 2
 };
 
+/*
+ * How a ttl is spread when a value is stored or touched, so that what was stored together does not
+ * expire together. amount is in milliseconds, but for ASIDE_JITTER_PERCENT. The ttl that comes of it
+ * is at least 1 ms; ASIDE_FOREVER stays as it is. U(a, b) is an even draw of whole milliseconds, both
+ * ends included. Draws follow from options.hash_seed where that is given: caches with one seed that
+ * store in one order spread alike.
+ */
+typedef struct aside_jitter {
+    int64_t kind;   /* one of these */
+    int64_t amount; /* 0 or more */
+} aside_jitter;
+
+enum {
+    ASIDE_JITTER_DEFAULT = 0, /* of a call: as the cache's; of a cache: none */
+    ASIDE_JITTER_NONE = 1,    /* the ttl as it is */
+    ASIDE_JITTER_ADD = 2,     /* ttl + U(0, amount) */
+    ASIDE_JITTER_EQUAL = 3,   /* ttl + U(-amount / 2, amount / 2) */
+    ASIDE_JITTER_FULL = 4,    /* U(amount, ttl); ttl if that is less than amount */
+    ASIDE_JITTER_PERCENT = 5  /* ttl + U(-amount, amount) hundredths of ttl; at most 100 */
+};
+
 /* How a cache is opened. Start from ASIDE_OPTIONS_INIT. */
 typedef struct aside_options {
     size_t struct_size;
@@ -254,13 +275,17 @@ typedef struct aside_options {
     aside_submit submit;
     aside_on_remove on_remove;
     int disabled; /* ASIDE_ENABLED, ASIDE_DISABLE_STORE or ASIDE_DISABLE_ALL; default the first */
+    aside_jitter jitter; /* of every ttl; all zero: none */
 } aside_options;
 
 #define ASIDE_OPTIONS_INIT                                                                         \
     {                                                                                              \
         sizeof(aside_options), "aside", 300000, ASIDE_FOREVER, 30000, 5000, (size_t)64 << 20, 0,   \
             65536, 65536, 4096, 8, (size_t)1 << 20, NULL, {NULL, NULL, NULL, NULL}, {NULL, NULL},  \
-            {NULL, NULL, NULL}, {NULL, NULL}, {NULL, NULL}, ASIDE_ENABLED                          \
+            {NULL, NULL, NULL}, {NULL, NULL}, {NULL, NULL}, ASIDE_ENABLED,                         \
+        {                                                                                          \
+            ASIDE_JITTER_DEFAULT, 0                                                                \
+        }                                                                                          \
     }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -269,7 +294,8 @@ typedef struct aside_options {
  * Opens a cache. *cache is NULL unless ASIDE_OK is returned; the caller owns one reference.
  *   options  NULL: the defaults. Not kept: what must be kept is copied.
  * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, an incomplete allocator, a clock that
- * returns 0 or less, an unknown number in disabled, both worker.start and submit.fn; ASIDE_E_NOMEM;
+ * returns 0 or less, an unknown number in disabled, a jitter of an unknown kind or with an amount
+ * that does not suit it, both worker.start and submit.fn; ASIDE_E_NOMEM;
  * ASIDE_E_THREAD if the reaper cannot be started; ASIDE_E_SYSTEM if getrandom(2) fails.
  * Blocking: no. Threads: starts the reaper if the interval asks for one (P2, P3); all signals
  * are blocked in it. With a reaper, aside_close() is owed.
@@ -436,12 +462,16 @@ typedef struct aside_call {
     int64_t timeout_ms;      /* how long this caller waits */
     aside_cancel *cancel;    /* this caller's token; NULL: none. Borrowed for the call. */
     int stop_when_abandoned; /* not 0: aside_fetch_stopping() says so once every caller has left */
+    aside_jitter jitter;     /* of the ttl, also of one that the fetch sets */
 } aside_call;
 
 #define ASIDE_CALL .struct_size = sizeof(aside_call)
 #define ASIDE_CALL_INIT                                                                            \
     {                                                                                              \
-        sizeof(aside_call), NULL, NULL, 0, NULL, NULL, 0, 0, NULL, 0                               \
+        sizeof(aside_call), NULL, NULL, 0, NULL, NULL, 0, 0, NULL, 0,                              \
+        {                                                                                          \
+            ASIDE_JITTER_DEFAULT, 0                                                                \
+        }                                                                                          \
     }
 
 /* How a call got what it got. */
@@ -472,7 +502,7 @@ typedef struct aside_result {
 
 /*
  * The value of a key: from the cache, or by a fetch that all callers who miss together share (F1).
- * The first to miss leads: his call's fetch, arg and ttl count (F5). Whoever joins waits for the
+ * The first to miss leads: his call's fetch, arg, ttl and jitter count (F5). Whoever joins waits for the
  * same result. Who runs the fetch:
  *   - with worker.start: a worker, always
  *   - else a leader with neither token nor deadline: his own thread, no hand-over
@@ -502,7 +532,7 @@ typedef struct aside_result {
  *                          fetch would need options.submit of before a fork
  *   ASIDE_E_WORKER         worker.start failed; result->fetch_error is its status
  *   ASIDE_E_NOMEM, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments, fetch NULL, arg_size or hooks
- *                          that contradict each other
+ *                          that contradict each other, a jitter as in aside_open()
  * A value that could not be stored is handed over all the same (F10).
  * Blocking: a hit as aside_get; else until the flight completes, the token fires, the deadline or
  * the flight's age passes, or the cache is closed. Threads: may start a worker. Callbacks: fetch,
@@ -786,6 +816,22 @@ typedef struct aside_stats {
  * closed cache answers too. Blocking: on locks that no hit takes. */
 ASIDE_API aside_status aside_stats_get(const aside_cache *cache,
                                        aside_stats *stats) ASIDE_MUST_CHECK;
+
+/* Takes a piece of text, not ended by 0. Any other status than ASIDE_OK ends the writing. */
+typedef aside_status aside_write_fn(void *ctx, const char *text, size_t length);
+
+/*
+ * Writes the statistics of so many caches in Prometheus' text format (0.0.4), for a scrape: counters
+ * as aside_<name>_total and gauges as aside_<name>, by the names of ASIDE_COUNTER_MAP and
+ * ASIDE_GAUGE_MAP; aside_operations_total{operation,outcome}; and the histogram
+ * aside_fetch_duration_seconds of fetches that ran. Every sample has the label cache, options.name.
+ * write is called on this thread, several times, under no lock; pieces may end anywhere.
+ * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, and for two caches of one name, nothing being
+ * written then; ASIDE_E_NOMEM, likewise; or what write returned. A closed cache answers too.
+ * Blocking: as aside_stats_get. Callbacks: write.
+ */
+ASIDE_API aside_status aside_stats_write(aside_cache *const *caches, size_t count,
+                                         aside_write_fn *write, void *ctx) ASIDE_MUST_CHECK;
 
 /* ---- text ------------------------------------------------------------------------------------ */
 

@@ -1,10 +1,11 @@
 /*
  * base/aes -- a keyed hash by the processor's AES instructions, for those that have them.
  *
- * Sixteen bytes are mixed by two rounds of AES, the last of a key by four, with keys of their own
- * (as Go's runtime does with three). Two texts that differ in sixteen bytes collide in all 128 bits
- * with a chance of 2^-113 at most over those keys (Keliher and Sui 2007), and a length shifts where
- * it all begins by a secret multiple. SipHash needs five times the instructions for a short key.
+ * Sixteen bytes are mixed by two rounds of AES, the last of a key by four (as Go's runtime does with
+ * three). Two texts of one length up to sixteen bytes collide in all 128 bits with a chance of
+ * 2^-113 at most over the keys of the rounds, two longer ones with 2^-28 or so at worst (Keliher and
+ * Sui 2007); a length shifts where it all begins by a secret multiple. SipHash needs five times the
+ * instructions for a short key.
  *
  * By inline assembly: intrinsics would want the whole caller compiled for such processors.
  */
@@ -39,7 +40,8 @@ static inline bool aes_is_here(void)
 
 static HOT_INLINE aes_block aes_round(aes_block state, aes_block key)
 {
-    __asm__("aesenc %1, %0" : "+x"(state) : "x"(key));
+    /* volatile: not to be tried where the processor may not know it. */
+    __asm__ volatile("aesenc {%1, %0|%0, %1}" : "+x"(state) : "x"(key));
     return state;
 }
 

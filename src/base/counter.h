@@ -8,6 +8,8 @@
 
 #include <aside/aside.h>
 
+#define COUNTER_TIMES 16
+
 enum counter {
 #define COUNTER_ENUM(name, text) COUNTER_##name,
     ASIDE_COUNTER_MAP(COUNTER_ENUM)
@@ -15,8 +17,10 @@ enum counter {
 #define COUNTER_ENUM(verb) COUNTER_##verb##_ok, COUNTER_##verb##_none, COUNTER_##verb##_error,
         ASIDE_OPERATION_MAP(COUNTER_ENUM)
 #undef COUNTER_ENUM
-            COUNTERS
+            COUNTER_fetch_ns, /* that all fetches took together */
+    COUNTER_fetch_took        /* the first of COUNTER_TIMES: fetches by how long they took */
 };
+#define COUNTERS (COUNTER_fetch_took + COUNTER_TIMES)
 
 _Static_assert(COUNTERS <= THREAD_COUNTERS, "a thread's record has room for every counter");
 

@@ -52,34 +52,10 @@ void lock_fini(struct lock *lock)
     pthread_mutex_destroy(&lock->mutex);
 }
 
-static void pause_a_moment(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-#define SPIN_ROUNDS 8
-
-/* Holds are short, and to sleep for one costs many of them: asks again after 1, 2, 4 ... pauses. */
-static bool taken_soon(struct lock *lock)
-{
-    for (unsigned round = 0; round < SPIN_ROUNDS; round++) {
-        if (pthread_mutex_trylock(&lock->mutex) == 0)
-            return true;
-        for (unsigned i = 0; i < 1u << round; i++)
-            pause_a_moment();
-    }
-    return false;
-}
-
 void lock_take(struct lock *lock) NO_LOCK_ANALYSIS
 {
     sched_point();
-    if (!taken_soon(lock))
-        MUST(pthread_mutex_lock(&lock->mutex));
+    MUST(pthread_mutex_lock(&lock->mutex));
     note_taken(lock);
 }
 

@@ -3,6 +3,8 @@
 
 #include "cache/options.h"
 
+#include <unistd.h>
+
 /* ---- what its host asks of it ---------------------------------------------------------------- */
 
 static struct group *group_at(struct host *host, size_t number)
@@ -65,6 +67,7 @@ static void fork_child(struct host *host)
     aside_cache *cache = cache_of(host);
     store_fork_child(&cache->store);
     reaper_fork_child(&cache->reaper);
+    dice_part(&cache->dice, (uint64_t)getpid());
 }
 
 static const struct host_ops ops = {.group = group_at,
@@ -87,6 +90,8 @@ static aside_status build(aside_cache *cache, const struct mem *mem, const aside
         return ASIDE_E_SYSTEM;
     cache->default_ttl_ms = options->default_ttl_ms;
     cache->disabled = options->disabled;
+    cache->jitter = options->jitter;
+    dice_init(&cache->dice, siphash(seed.key, "dice", 4));
     aside_status status = host_init(host, &ops, mem, options, shards);
     if (status != ASIDE_OK)
         return status;

@@ -7,8 +7,10 @@
 #ifndef ASIDE_CACHE_CACHE_H
 #define ASIDE_CACHE_CACHE_H
 
+#include "base/dice.h"
 #include "cache/reaper.h"
 #include "flight/host.h"
+#include "freshness/jitter.h"
 #include "store/store.h"
 
 #include <aside/aside.h>
@@ -23,10 +25,13 @@ struct aside_cache {
     _Alignas(CACHE_LINE) uint32_t magic;
     struct store store;
     int64_t default_ttl_ms;
+    aside_jitter jitter;
     int disabled;
     void *block;
     struct host host; /* hits read its beginning */
     struct reaper reaper;
+    _Alignas(
+        CACHE_LINE) struct dice dice; /* for the jitter; every store writes it, if there is one */
 };
 
 static inline bool cache_is(const aside_cache *cache)
@@ -62,6 +67,16 @@ static inline void cache_count(aside_cache *cache, struct thread_record *self, u
 static inline aside_cache *cache_of(struct host *host)
 {
     return container_of(host, struct aside_cache, host);
+}
+
+/* When what is stored now for that long expires. */
+static inline int64_t cache_expiry(aside_cache *cache, const aside_jitter *own, int64_t now_ns,
+                                   int64_t ttl_ms)
+{
+    const aside_jitter *jitter = own->kind == ASIDE_JITTER_DEFAULT ? &cache->jitter : own;
+    if (unlikely(jitter->kind > ASIDE_JITTER_NONE))
+        ttl_ms = jitter_ttl_ms(jitter, ttl_ms, dice_roll(&cache->dice));
+    return clock_after_ms(now_ns, ttl_ms);
 }
 
 /* By every call that may take a shard's lock, a hit excepted: what a fork took away is made

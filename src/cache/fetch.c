@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "cache/options.h"
 #include "cache/read.h"
+#include "cache/stats.h"
 #include "flight/call.h"
 
 #include <string.h>
@@ -33,7 +34,7 @@ static struct entry *entry_to_store(aside_cache *cache, struct flight *flight, i
     if (!entry)
         entry = *wrapper =
             entry_new_wrapping(flight->home, flight->key, flight->key_len, answer->given);
-    flight->fresh_until_ns = clock_after_ms(flight->published_ns, ttl_ms);
+    flight->fresh_until_ns = cache_expiry(cache, &answer->jitter, flight->published_ns, ttl_ms);
     if (!entry)
         cache_count(cache, thread_self(), COUNTER_store_refused);
     else
@@ -52,6 +53,8 @@ static void publish(struct flight *flight)
     flight->overtaken = now_ns >= flight->deadline_ns;
     if (flight->answer.status == ASIDE_OK)
         flight->value = flight->answer.entry ? &flight->answer.entry->head : flight->answer.given;
+    if (flight->ran)
+        stats_count_time(host, now_ns - flight->began_ns);
     if (!flight->overtaken)
         entry = entry_to_store(cache, flight, now_ns - flight->began_ns, &wrapper);
     bool stored = store_publish(&cache->store, flight, entry, flight->published_ns);
@@ -218,31 +221,32 @@ static aside_status miss(struct lookup *l)
     return mine ? join_or_lead(l, mine) : request_refuse(r, ASIDE_E_NOMEM);
 }
 
-/* The hit that is none, where a look was taken. */
-static aside_status no_hit(struct lookup *l)
+/* Whoever had no record has not looked yet, though he may have one by now. */
+static aside_status no_hit(struct lookup *l, bool looked)
 {
     aside_status status = ASIDE_MISS;
-    if (!l->request.self)
+    if (!looked)
         status = hit_locked(l);
     else if (!cache_is_open(l->cache))
         status = ASIDE_E_CLOSED;
     return status == ASIDE_MISS ? miss(l) : status;
 }
 
-static __attribute__((noinline)) aside_status fetch(aside_cache *cache, struct flight_key key,
-                                                    int64_t now_ns, const aside_call *call,
-                                                    aside_result *result)
+/* read: what came of a look; only its hash and its time if read.self is NULL. */
+static __attribute__((noinline)) aside_status fetch(aside_cache *cache, struct read read,
+                                                    const void *key, size_t key_len,
+                                                    const aside_call *call, aside_result *result)
 {
     struct host_call inside;
     host_enter(&cache->host, &inside);
     struct lookup l = {.cache = cache,
-                       .now_ns = now_ns,
+                       .now_ns = read.now_ns,
                        .request = {.host = &cache->host,
                                    .self = inside.self,
                                    .call = call,
-                                   .key = key,
+                                   .key = {read.hash, key, key_len},
                                    .cancel_state = inside.cancel_state}};
-    aside_status status = no_hit(&l);
+    aside_status status = no_hit(&l, read.self != NULL);
     *result = l.request.result;
     request_count(&l.request, status);
     host_exit(&inside);
@@ -263,8 +267,7 @@ static HOT_INLINE aside_status get_with_fetch(aside_cache *cache, const void *ke
         read.hash = cache_hash(cache, key, key_len);
         read.now_ns = cache_now(cache);
     }
-    struct flight_key wanted = {read.hash, key, key_len};
-    return fetch(cache, wanted, read.now_ns, call, result);
+    return fetch(cache, read, key, key_len, call, result);
 }
 
 aside_status aside_get_with_fetch(aside_cache *cache, const void *key, size_t key_len,

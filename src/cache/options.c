@@ -2,6 +2,7 @@
 #include "cache/options.h"
 
 #include "flight/cancel.h"
+#include "freshness/jitter.h"
 
 #include <string.h>
 
@@ -31,7 +32,8 @@ bool options_take(aside_options *to, const aside_options *from)
         return false;
     return to->default_ttl_ms > 0 && to->max_flight_age_ms >= 0 && to->close_wait_ms >= 0 &&
            is_clock(&to->clock) && to->disabled >= ASIDE_ENABLED &&
-           to->disabled <= ASIDE_DISABLE_ALL && !(to->worker.start && to->submit.fn);
+           to->disabled <= ASIDE_DISABLE_ALL && !(to->worker.start && to->submit.fn) &&
+           jitter_is(&to->jitter);
 }
 
 /* At most one way to keep the argument. */
@@ -47,7 +49,8 @@ static bool is_call(const aside_call *call)
     return call->fetch && is_argument(call) &&
            (call->ttl_ms >= 0 || call->ttl_ms == ASIDE_NO_STORE) &&
            (call->timeout_ms >= 0 || call->timeout_ms == ASIDE_NO_WAIT) &&
-           (!call->cancel || cancel_is_token(call->cancel));
+           (!call->cancel || cancel_is_token(call->cancel)) &&
+           (call->jitter.kind == ASIDE_JITTER_DEFAULT || jitter_is(&call->jitter));
 }
 
 const aside_call *options_call(const aside_call *call, aside_call *own)

@@ -261,7 +261,7 @@ static aside_status put(aside_cache *cache, const void *key, size_t key_len, str
         return ASIDE_E_NOMEM;
     }
     int64_t now_ns = cache_now(cache);
-    entry_set_times(entry, now_ns, clock_after_ms(now_ns, ttl_ms), 0);
+    entry_set_times(entry, now_ns, cache_expiry(cache, &cache->jitter, now_ns, ttl_ms), 0);
     aside_status status =
         store_put(&cache->store, cache_hash(cache, key, key_len), entry, how, now_ns);
     if (status != ASIDE_OK)
@@ -331,7 +331,7 @@ static aside_status touch(aside_cache *cache, const void *key, size_t key_len, i
         return drop(cache, key, key_len, STORE_DELETE);
     int64_t now_ns = cache_now(cache);
     aside_status status = store_touch(&cache->store, cache_hash(cache, key, key_len), key, key_len,
-                                      now_ns, clock_after_ms(now_ns, ttl_ms));
+                                      now_ns, cache_expiry(cache, &cache->jitter, now_ns, ttl_ms));
     count_write(cache, status, COUNTER_touches);
     return status;
 }

@@ -87,6 +87,7 @@ void flight_prepare(struct flight *flight, const struct flight_options *options,
     flight->stops = call->stop_when_abandoned != 0;
     flight->answer.status = ASIDE_PENDING;
     flight->answer.ttl_ms = call->ttl_ms;
+    flight->answer.jitter = call->jitter;
     flight->key_len = key->len;
     unsigned char *key_bytes = flight->bytes + padded(call->arg_size);
     if (key->len)

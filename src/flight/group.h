@@ -101,7 +101,8 @@ struct flight_answer {
     struct entry *entry; /* with the value inside, not yet linked */
     aside_value *given;  /* or a value that existed */
     int code;
-    int64_t ttl_ms; /* as in aside_call */
+    int64_t ttl_ms; /* these two as in aside_call */
+    aside_jitter jitter;
 };
 
 struct flight {

@@ -23,6 +23,7 @@ static inline bool solo_fits(const aside_call *call)
 {
     return call->struct_size == sizeof *call && call->fetch && !call->arg_size &&
            !call->arg_retain && !call->arg_release && !call->timeout_ms && !call->cancel &&
+           (uint64_t)call->jitter.kind <= ASIDE_JITTER_NONE && call->jitter.amount >= 0 &&
            (call->ttl_ms >= 0 || call->ttl_ms == ASIDE_NO_STORE);
 }
 

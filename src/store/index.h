@@ -105,8 +105,8 @@ static HOT_INLINE void index_prefetch(const struct index *index, uint64_t hash)
     __builtin_prefetch((const void *)(buckets + at));
 }
 
-/* Where in its bucket an entry is put if it can be, and looked for first: a branch that goes the same
- * way for two entries of three is worth more than an order. */
+/* Where in its bucket an entry is put if it can be, and looked for first: that saves most lookups the
+ * scan, whose branches nobody can guess. */
 static HOT_INLINE unsigned index_home(uint64_t hash)
 {
     return (unsigned)((hash >> INDEX_TAG_SHIFT) * INDEX_WORDS >> (64 - INDEX_TAG_SHIFT));

@@ -42,7 +42,7 @@ static void collect(struct limbo *limbo)
 
 void limbo_step(struct limbo *limbo, bool pressed)
 {
-    if (!pressed && limbo->open.count + limbo->waiting.count < LIMBO_BATCH)
+    if (!pressed && !limbo_has_batch(limbo))
         return;
     collect(limbo);
     /* Two steps end a grace period if no reader is inside; a third turn is for what was open. */

@@ -36,5 +36,10 @@ void limbo_step(struct limbo *limbo, bool pressed);
 /* Takes up to max ripe entries: the caller, without the lock, gives each to entry_drop(). */
 unsigned limbo_take(struct limbo *limbo, struct entry **entries, unsigned max);
 bool limbo_empty(const struct limbo *limbo);
+/* Whether a step is worth its while. */
+static inline bool limbo_has_batch(const struct limbo *limbo)
+{
+    return limbo->open.count + limbo->waiting.count >= LIMBO_BATCH;
+}
 
 #endif

@@ -24,7 +24,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* Most entries that one lock hold reaps, and most that a write frees on the side. */
+/* Most entries that one lock hold hands out to be freed, and most that a write frees on the side. */
 #define SHARD_SLICE 32
 #define SHARD_SIDE 8
 /* Most looks of one search for victims, each at an entry or at two that compete. */

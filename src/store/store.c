@@ -427,8 +427,10 @@ static bool reap_slice(struct store *store, struct shard *shard, struct reaping 
     unsigned reaped = 0;
     lock_take(&shard->lock);
     unsigned looked = shard_reap(shard, reaping->now_ns, max, &reaped);
+    bool frees = limbo_has_batch(&shard->limbo);
     release_and_tell(store, shard);
-    free_slice(store, shard);
+    if (frees)
+        free_slice(store, shard);
     reaping->left -= looked;
     reaping->reaped += reaped;
     return looked == max;

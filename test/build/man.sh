@@ -248,7 +248,8 @@ same "headers that declare them" places.h places.man
 
 # ---- names that the pages use ------------------------------------------------------------------
 
-# No page speaks of what is not there ...
+# No page speaks of what is not there: in the headers, or among the samples for Prometheus ...
+{ grep -oh 'aside_[a-z_]*_\(total\|seconds\)' include/aside/aside.h; cat "$work/words.h"; } | sort -u >"$work/words.all"
 from_pages '
     /^\.Dt / { next }
     { line = $0; gsub(/\\-|\\e/, " ", line); n = split(line, word, /[^A-Za-z0-9_]+/)
@@ -256,7 +257,7 @@ from_pages '
     /^\.(It )?Va / { n = split(said($0), word, /[^A-Za-z0-9_]+/)
       for (i = 1; i <= n; i++) if (word[i] ~ /^[a-z][a-z0-9]*(_[a-z0-9]+)+$/) print word[i] }
     /^\.Va / { n = split($2, word, /[^A-Za-z0-9_]+/); for (i = 1; i <= n; i++) print word[i] }
-' "$@" | grep -v -x -e '' -e errno -e ASIDE_UNKNOWN | sort -u | comm -23 - "$work/words.h" >"$work/stale"
+' "$@" | grep -v -x -e '' -e errno -e ASIDE_UNKNOWN -e aside_ | sort -u | comm -23 - "$work/words.all" >"$work/stale"
 [ ! -s "$work/stale" ] || complain "pages use names that the headers have not: $(tr '\n' ' ' <"$work/stale")"
 
 # ... nor of an argument that no function of the page has, nor a member that is one.

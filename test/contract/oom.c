@@ -500,6 +500,30 @@ TEST(whoever_gets_his_record_at_the_second_try_stores_under_his_key)
     end_cache(cache);
 }
 
+static void *hit_with_a_record_at_the_second_try(void *arg)
+{
+    aside_cache *cache = (aside_cache *)arg;
+    aside_call call = {ASIDE_CALL, .fetch = source_fetch, .timeout_ms = ASIDE_NO_WAIT};
+    aside_result result = ASIDE_RESULT_INIT;
+    process_fail_alloc(1, false);
+    CHECK_STATUS(aside_get_with_fetch(cache, ASIDE_STR("k"), &call, &result), ASIDE_OK);
+    CHECK_INT(result.outcome, ASIDE_OUTCOME_HIT);
+    aside_value_unref(result.value);
+    return NULL;
+}
+
+TEST(whoever_gets_his_record_at_the_second_try_has_his_hit)
+{
+    aside_options options = quiet_options();
+    aside_cache *cache = open_cache(&options);
+    put(cache, "k", "v", ASIDE_FOREVER);
+    thread_join(thread_start(hit_with_a_record_at_the_second_try, cache));
+    CHECK_INT(STAT(cache, hits), 1);
+    CHECK_INT(STAT(cache, refused), 0);
+    CHECK_INT(STAT(cache, get_with_fetch_ok), 1);
+    end_cache(cache);
+}
+
 static aside_status give_while_memory_is_short(aside_fetch *fetch, void *value)
 {
     ledger.fail_for_ever = true;

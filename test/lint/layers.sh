@@ -19,6 +19,7 @@ rooms() {
 0 base/siphash
 0 base/aes
 0 base/hash
+0 base/dice
 0 base/table
 0 base/thread
 0 base/epoch
@@ -46,11 +47,13 @@ rooms() {
 2 flight/run
 2 flight/call
 2 flight/solo
+2 freshness/jitter
 3 cache/options
 3 cache/reaper
 4 cache/cache
 4 cache/read
 4 cache/stats
+4 cache/metrics
 4 cache/alone
 4 cache/fetch
 4 cache/verbs

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <poll.h>
+#include <sys/mman.h>
 
 SEARCH_NO_DEADLOCKS;
 
@@ -1951,6 +1952,48 @@ static void use_descriptors(void *arg)
     aside_cancel_unref(tokens->with_fd);
     aside_cancel_unref(tokens->child);
     aside_cancel_unref(tokens->parent);
+}
+
+/* Spread ttls, as the parent and two of its children draw them after the forks. */
+enum { DRAWS = 50 };
+struct draws {
+    aside_cache *cache;
+    int64_t (*left_ms)[DRAWS]; /* one row for each process */
+    int row;
+};
+
+static void draw_ttls(void *arg)
+{
+    struct draws *draws = (struct draws *)arg;
+    aside_call call = {ASIDE_CALL, .fetch = source_fetch, .timeout_ms = ASIDE_NO_WAIT};
+    for (int i = 0; i < DRAWS; i++) {
+        aside_result result = ASIDE_RESULT_INIT;
+        CHECK_STATUS(aside_set(draws->cache, ASIDE_STR("k"), "v", 1, 3600000), ASIDE_OK);
+        CHECK_STATUS(aside_get_with_fetch(draws->cache, ASIDE_STR("k"), &call, &result), ASIDE_OK);
+        draws->left_ms[draws->row][i] = result.ttl_left_ms;
+        aside_value_unref(result.value);
+    }
+}
+
+TEST(processes_that_come_of_one_another_spread_their_ttls_each_in_its_own_way)
+{
+    aside_options options = quiet_options();
+    struct fake_clock clock;
+    options.clock = fake_clock_init(&clock);
+    options.jitter.kind = ASIDE_JITTER_ADD;
+    options.jitter.amount = 1000000;
+    size_t size = sizeof(int64_t[3][DRAWS]);
+    struct draws draws = {open_cache(&options), NULL, 0};
+    draws.left_ms = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(draws.left_ms != MAP_FAILED);
+    for (; draws.row < 2; draws.row++)
+        in_a_child(draw_ttls, &draws);
+    draw_ttls(&draws);
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < i; j++)
+            CHECK(memcmp(draws.left_ms[i], draws.left_ms[j], sizeof draws.left_ms[0]) != 0);
+    munmap(draws.left_ms, size);
+    end_cache(draws.cache);
 }
 
 TEST(a_descriptor_of_a_token_does_not_cross)
