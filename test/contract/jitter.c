@@ -18,10 +18,11 @@ static aside_cache *open_jittered(struct fake_clock *clock, int kind, int64_t am
     return open_cache(&options);
 }
 
-static aside_status answer(aside_fetch *fetch, void *ttl_ms)
+static aside_status answer(aside_fetch *fetch, void *arg)
 {
+    const int64_t *ttl_ms = (const int64_t *)arg;
     if (ttl_ms)
-        CHECK_STATUS(aside_fetch_set_ttl(fetch, *(const int64_t *)ttl_ms), ASIDE_OK);
+        CHECK_STATUS(aside_fetch_set_ttl(fetch, *ttl_ms), ASIDE_OK);
     return aside_fetch_copy(fetch, "v", 1);
 }
 
