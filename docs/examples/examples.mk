@@ -44,3 +44,31 @@ $(B)/cert-cache/cert-cache: $(cert_cache_objects) $(R_static)
 	$(Q)$(CC) -pthread $(CFLAGS) $(LDFLAGS) -o $@ $(cert_cache_objects) $(R_static) $(cert_cache_libs)
 
 -include $(cert_cache_objects:.o=.d)
+
+# Two event loops: programs to copy from.
+
+.PHONY: loops
+
+loops_epoll := epoll_sqlite lines
+loops_uv := uv_pq postgres
+loops_objects = $(patsubst %,$(B)/loops/%.o,$(1))
+loops_cflags = $(shell $(PKG_CONFIG) --cflags sqlite3 libuv libpq 2>/dev/null)
+loops_epoll_libs = $(shell $(PKG_CONFIG) --libs sqlite3 2>/dev/null || echo -lsqlite3)
+loops_uv_libs = $(shell $(PKG_CONFIG) --libs libuv libpq 2>/dev/null || echo -luv -lpq)
+
+loops: $(B)/loops/epoll_sqlite $(B)/loops/uv_pq ## builds the examples with event loops, in build/loops
+
+$(B)/loops/%.o: docs/examples/loops/%.c $(R)/options
+	$(call say,CC loops/$*.c)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -Iinclude -pthread $(ours_depend) $(ours_warnings) -O2 -g $(loops_cflags) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(B)/loops/epoll_sqlite: $(call loops_objects,$(loops_epoll)) $(R_static)
+	$(call say,LD epoll_sqlite)
+	$(Q)$(CC) -pthread $(CFLAGS) $(LDFLAGS) -o $@ $^ $(loops_epoll_libs)
+
+$(B)/loops/uv_pq: $(call loops_objects,$(loops_uv)) $(R_static)
+	$(call say,LD uv_pq)
+	$(Q)$(CC) -pthread $(CFLAGS) $(LDFLAGS) -o $@ $^ $(loops_uv_libs)
+
+-include $(patsubst %.o,%.d,$(call loops_objects,$(loops_epoll) $(loops_uv)))

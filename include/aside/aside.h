@@ -25,7 +25,8 @@
  *   Processes    a cache that was opened before fork() works in the child as well (P4): it has the
  *                entries, but none of the flights, and no threads: they are made again when a call
  *                misses or writes, never on a hit. What cannot cross answers ASIDE_E_FORKED there:
- *                a fetch that was under way, a descriptor of a token, an executor of your own. What
+ *                a fetch that was under way, a descriptor of a token, an inbox, an executor of your
+ *                own; nobody's callback is called there for an asynchronous call of before. What
  *                other threads held at that moment, handles say, stays allocated in the child.
  *                fork() waits for the library's locks, for a bounded time. A fork handler of your
  *                own (pthread_atfork) must not call the library; _Fork(), vfork() and clone() do
@@ -51,6 +52,15 @@
  *   call.ttl_ms                       the default ttl       ASIDE_NO_STORE, or      no expiry
  *                                                           ASIDE_E_INVALID
  *   aside_fetch_set_ttl               as call.ttl_ms        as call.ttl_ms          no expiry
+ *   options.freshness, all but        off                   ASIDE_OFF: off; else    no end
+ *     soft_timeout_ms                                       ASIDE_E_INVALID
+ *   call.freshness, all but           the cache's           ASIDE_OFF: off; else    no end
+ *     soft_timeout_ms                                       ASIDE_E_INVALID
+ *   options.freshness.soft_timeout_ms do not wait           ASIDE_NO_WAIT: the      wait for the
+ *                                                           same; else INVALID      fetch to end
+ *   call.freshness.soft_timeout_ms    the cache's           ASIDE_NO_WAIT: do not   as above
+ *                                                           wait; else INVALID
+ *   options.on_slow.threshold_ms      every fetch           ASIDE_E_INVALID         no fetch
  *   call.timeout_ms                   no deadline           ASIDE_NO_WAIT, or       no deadline
  *                                                           ASIDE_E_INVALID
  *   timeout_ms of                     at once               ASIDE_E_INVALID         no deadline
@@ -90,6 +100,12 @@ extern "C" {
 #define ASIDE_NO_STORE ((int64_t)-1)
 /* timeout of a call: a hit or nothing. */
 #define ASIDE_NO_WAIT ((int64_t)-1)
+/* A member of aside_freshness: not at all, also where the cache would. */
+#define ASIDE_OFF ((int64_t)-1)
+
+/* Longest name of a tag, in bytes, and most tags of one value. */
+#define ASIDE_MAX_TAG 255
+#define ASIDE_MAX_TAGS 32
 
 /* A string literal as (pointer, length). */
 #define ASIDE_STR(literal) ("" literal), (sizeof(literal) - 1)
@@ -103,6 +119,7 @@ extern "C" {
     X(ASIDE_NOT_FOUND, 2, "the source says that there is no such thing")                           \
     X(ASIDE_PENDING, 3, "the fetch will be completed later")                                       \
     X(ASIDE_EXISTS, 4, "a fresh entry is there already")                                           \
+    X(ASIDE_NOT_MODIFIED, 5, "the source says that the previous value is still good")              \
     X(ASIDE_E_INVALID, -1, "invalid argument")                                                     \
     X(ASIDE_E_NOMEM, -2, "out of memory")                                                          \
     X(ASIDE_E_CLOSED, -3, "the cache is closed")                                                   \
@@ -133,6 +150,7 @@ typedef struct aside_value aside_value;   /* immutable bytes; counted: aside_val
 typedef struct aside_cancel aside_cancel; /* a token; counted: aside_cancel_ref, _unref */
 typedef struct aside_fetch aside_fetch;   /* a fetch under way; counted: aside_fetch_ref, _unref */
 typedef struct aside_job aside_job;       /* a fetch that a user's executor is to run or to drop */
+typedef struct aside_inbox aside_inbox;   /* where results of aside_get_async() arrive; one owner */
 
 /* ---- options --------------------------------------------------------------------------------- */
 
@@ -157,15 +175,15 @@ typedef enum aside_cause {
  * the cause. key and value are borrowed: aside_value_ref() keeps the value. fn NULL: none.
  * It is called soon after the entry has left, by whichever thread made it leave, before that call
  * returns: a writer, a reader that met what was over, the reaper. Of a clear and a close: when the
- * old table is taken apart, by the reaper or before the call returns; what a reader was just looking
- * at, later, with the last reference at the latest. So for one key the order of two calls is not
- * certain if two threads wrote. The value's destructor runs later.
- * It may call the cache. What it makes leave is told after it has returned, on the same thread (inside
- * it, where there is no memory for what the library keeps of a thread). One that stores anew whatever
- * is evicted takes the room from the call that made it, and may never end. Values that were refused,
- * or not stored, never were in the cache. ctx must outlive the cache and the calls in it.
- * In the child of a fork what leaves there is told there; what another thread of the parent was about
- * to tell at that moment is told in the parent alone.
+ * old table is taken apart, by the reaper or before the call returns; what a reader was just
+ * looking at, later, with the last reference at the latest. So for one key the order of two calls
+ * is not certain if two threads wrote. The value's destructor runs later.
+ * It may call the cache. What it makes leave is told after it has returned, on the same thread
+ * (inside it, where there is no memory for what the library keeps of a thread). One that stores
+ * anew whatever is evicted takes the room from the call that made it, and may never end. Values
+ * that were refused, or not stored, never were in the cache. ctx must outlive the cache and the
+ * calls in it. In the child of a fork what leaves there is told there; what another thread of the
+ * parent was about to tell at that moment is told in the parent alone.
  */
 typedef struct aside_on_remove {
     void (*fn)(void *ctx, const void *key, size_t key_len, aside_value *value, aside_cause cause);
@@ -231,10 +249,10 @@ enum {
 
 /*
  * How a ttl is spread when a value is stored or touched, so that what was stored together does not
- * expire together. amount is in milliseconds, but for ASIDE_JITTER_PERCENT. The ttl that comes of it
- * is at least 1 ms; ASIDE_FOREVER stays as it is. U(a, b) is an even draw of whole milliseconds, both
- * ends included. Draws follow from options.hash_seed where that is given: caches with one seed that
- * store in one order spread alike.
+ * expire together. amount is in milliseconds, but for ASIDE_JITTER_PERCENT. The ttl that comes of
+ * it is at least 1 ms; ASIDE_FOREVER stays as it is. U(a, b) is an even draw of whole milliseconds,
+ * both ends included. Draws follow from options.hash_seed where that is given: caches with one seed
+ * that store in one order spread alike.
  */
 typedef struct aside_jitter {
     int64_t kind;   /* one of these */
@@ -249,6 +267,65 @@ enum {
     ASIDE_JITTER_FULL = 4,    /* U(amount, ttl); ttl if that is less than amount */
     ASIDE_JITTER_PERCENT = 5  /* ttl + U(-amount, amount) hundredths of ttl; at most 100 */
 };
+
+/*
+ * What becomes of a value past its ttl, and of answers that are no value. All zero in a cache's
+ * options: nothing of it. In a call's, 0 is as the cache has it. What a fetch stores goes by its
+ * leader's (F5), and may be said from inside the fetch: aside_fetch_set_freshness().
+ *
+ *   set ---- ttl ----> expired ---- stale_ms ----> ---- to stale_if_error_ms ----> gone
+ *        fresh               served at once, while          served if the
+ *                            one refresh runs               source fails
+ *
+ * A refresh runs after its callers have returned: its arg must outlive them as if they might leave
+ * (aside_get_with_fetch). It goes to a worker, or to submit; a nonblocking one, and any where there
+ * are no workers (fetch_threads 0), runs on the thread of who found it due, before his call
+ * returns. Plain verbs see fresh values only; what they store lives by the cache's freshness.
+ */
+typedef struct aside_freshness {
+    /* Stale-while-revalidate: so long past its ttl a value is returned at once, while exactly one
+     * refresh runs. Of a call that meets a value: the most that it accepts; the next member says
+     * how much it accepts where the source fails. */
+    int64_t stale_ms;
+    /* Stale-if-error: so long past its ttl a value answers for a source that fails, for a bound
+     * that was reached, and for a flight that grew too old. Counts from the ttl's end, as stale_ms;
+     * the longer of the two counts here. */
+    int64_t stale_if_error_ms;
+    /* After a failed refresh nobody asks the source again for so long, as long as there is a stale
+     * value to answer with. 1000 in ASIDE_OPTIONS_INIT. */
+    int64_t throttle_ms;
+    /* Who has a stale value at hand waits at most so long for the fetch, then takes it. 0: not at
+     * all within stale_ms; past that, until the fetch ends. */
+    int64_t soft_timeout_ms;
+    /* How long ASIDE_NOT_FOUND is remembered, spread by jitter: callers get it at once. What is
+     * remembered is an entry without a value: listeners do not hear of it. */
+    int64_t not_found_ttl_ms;
+    /* How long a failure is remembered, where no stale value answers for it: callers get it at
+     * once. Doubled by each failure that follows, up to the second; a success begins anew. */
+    int64_t backoff_ms;
+    int64_t backoff_max_ms; /* 60000 in ASIDE_OPTIONS_INIT */
+    /* Once this share of the ttl has passed, the next caller has the value refreshed while it is
+     * still fresh: between 0 and 1, both excluded. */
+    double refresh_ahead;
+    /* XFetch: a caller has a fresh value refreshed with probability exp(-left / (beta * took)),
+     * where left is what is left of its ttl, and took how long its fetch took; 1 is a good value,
+     * more refreshes earlier; at most 1e6. Vattani, Chierichetti, Lowenstein: Optimal Probabilistic
+     * Cache Stampede Prevention, VLDB 2015. */
+    double xfetch_beta;
+} aside_freshness;
+
+/*
+ * A listener for slow fetches: fn is called once for each fetch that took threshold_ms or more from
+ * its start, on the thread that ended it, with what it ended with, under no lock. superseded: the
+ * flight had grown too old, or the cache was closed. key is borrowed. It may call the cache. One
+ * that never ends is never told: aside_flights_write() shows it. fn NULL: none.
+ */
+typedef struct aside_on_slow {
+    void (*fn)(void *ctx, const void *key, size_t key_len, int64_t took_ms, aside_status status,
+               int superseded);
+    void *ctx;
+    int64_t threshold_ms;
+} aside_on_slow;
 
 /* How a cache is opened. Start from ASIDE_OPTIONS_INIT. */
 typedef struct aside_options {
@@ -276,6 +353,8 @@ typedef struct aside_options {
     aside_on_remove on_remove;
     int disabled; /* ASIDE_ENABLED, ASIDE_DISABLE_STORE or ASIDE_DISABLE_ALL; default the first */
     aside_jitter jitter; /* of every ttl; all zero: none */
+    aside_freshness freshness;
+    aside_on_slow on_slow;
 } aside_options;
 
 #define ASIDE_OPTIONS_INIT                                                                         \
@@ -283,8 +362,9 @@ typedef struct aside_options {
         sizeof(aside_options), "aside", 300000, ASIDE_FOREVER, 30000, 5000, (size_t)64 << 20, 0,   \
             65536, 65536, 4096, 8, (size_t)1 << 20, NULL, {NULL, NULL, NULL, NULL}, {NULL, NULL},  \
             {NULL, NULL, NULL}, {NULL, NULL}, {NULL, NULL}, ASIDE_ENABLED,                         \
+            {ASIDE_JITTER_DEFAULT, 0}, {0, 0, 1000, 0, 0, 0, 60000, 0, 0},                         \
         {                                                                                          \
-            ASIDE_JITTER_DEFAULT, 0                                                                \
+            NULL, NULL, 0                                                                          \
         }                                                                                          \
     }
 
@@ -295,7 +375,8 @@ typedef struct aside_options {
  *   options  NULL: the defaults. Not kept: what must be kept is copied.
  * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, an incomplete allocator, a clock that
  * returns 0 or less, an unknown number in disabled, a jitter of an unknown kind or with an amount
- * that does not suit it, both worker.start and submit.fn; ASIDE_E_NOMEM;
+ * that does not suit it, a refresh_ahead of 1 or more, a freshness that is no number, both
+ * worker.start and submit.fn; ASIDE_E_NOMEM;
  * ASIDE_E_THREAD if the reaper cannot be started; ASIDE_E_SYSTEM if getrandom(2) fails.
  * Blocking: no. Threads: starts the reaper if the interval asks for one (P2, P3); all signals
  * are blocked in it. With a reaper, aside_close() is owed.
@@ -305,7 +386,8 @@ ASIDE_API aside_status aside_open(aside_cache **cache,
 
 /*
  * Closes a cache: callers that wait return ASIDE_E_CLOSED, later calls return ASIDE_E_CLOSED, the
- * reaper is stopped and joined exactly once, running fetches are waited for up to close_wait_ms,
+ * reaper is stopped and joined exactly once, fetches that run or are pending are waited for up to
+ * close_wait_ms (so whoever is to complete one on this very thread does so before),
  * and every entry is dropped (P1). What still runs then keeps what it needs alive. Handles stay
  * valid. Idempotent and safe from many threads: all but the first wait until the first has
  * finished. From inside a callback of the same cache it does not wait for that callback, nor for
@@ -328,7 +410,8 @@ ASIDE_API void aside_unref(aside_cache *cache);
 /*
  * A handle to the fresh value of a key, to be given back with aside_value_unref(). *value is NULL
  * unless ASIDE_OK is returned. The handle's bytes stay as they are whatever happens to the cache
- * (O1). Returns ASIDE_OK, ASIDE_MISS, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments.
+ * (O1). Returns ASIDE_OK, ASIDE_MISS, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments. What is
+ * stale, or remembered as not found or failed, is a miss here.
  * Blocking: no lock on a hit; a miss may try one, to remove what is over, and never waits for it (a
  * thread whose record could not be allocated, or that is in its last destructors, takes the shard's
  * lock instead). Callbacks: on a miss, destructors of values that are over.
@@ -400,9 +483,11 @@ ASIDE_API aside_status aside_add(aside_cache *cache, const void *key, size_t key
 ASIDE_API aside_status aside_delete(aside_cache *cache, const void *key, size_t key_len);
 
 /*
- * Ends a key's freshness now: the next caller misses. Fences as aside_delete does. The entry's
- * memory is given back by the reaper, a later write or eviction.
- * Returns ASIDE_OK if a fresh entry was expired, else ASIDE_MISS; ASIDE_E_CLOSED, ASIDE_E_INVALID.
+ * Ends a key's freshness now: the next caller misses, or is served the stale value as its windows
+ * (aside_freshness) allow, which begin now. Fences as aside_delete does. The entry's memory is
+ * given back by the reaper, a later write or eviction. What is remembered as not found or failed is
+ * over. Returns ASIDE_OK if a fresh entry was expired, else ASIDE_MISS; ASIDE_E_CLOSED,
+ * ASIDE_E_INVALID.
  */
 ASIDE_API aside_status aside_expire(aside_cache *cache, const void *key, size_t key_len);
 
@@ -432,11 +517,13 @@ ASIDE_API size_t aside_count(const aside_cache *cache);
  *   return aside_fetch_copy(fetch, data, size);     a value: the bytes are copied
  *   aside_fetch_buffer(fetch, size, &to), fill to, return ASIDE_OK;     written in place
  *   return aside_fetch_give(fetch, value);          a value that exists; takes your reference
+ *   return aside_fetch_not_modified(fetch);         the previous value is still good
  *   return aside_fetch_not_found(fetch);            there is no such thing
  *   return aside_fetch_fail(fetch, code);           the source failed; code reaches every caller
  *   return ASIDE_PENDING;                           aside_fetch_complete() comes later
- * Any other negative status reaches the callers as it is; ASIDE_OK without a value, and any other
- * positive status, reaches them as ASIDE_E_INVALID.
+ * The source that says "not found" ends a stale value; one that fails does not. Any other negative
+ * status reaches the callers as it is; ASIDE_OK without a value, and any other positive status,
+ * reaches them as ASIDE_E_INVALID.
  *
  * It runs on the leader's thread or on a worker (aside_call says which). It sees no caller's
  * deadline and no caller's token (C1). It may call the cache, also for its own key:
@@ -463,24 +550,40 @@ typedef struct aside_call {
     aside_cancel *cancel;    /* this caller's token; NULL: none. Borrowed for the call. */
     int stop_when_abandoned; /* not 0: aside_fetch_stopping() says so once every caller has left */
     aside_jitter jitter;     /* of the ttl, also of one that the fetch sets */
+    aside_freshness freshness;
+    /* not 0: fetch does not block, it starts something and returns ASIDE_PENDING, say. So its
+     * leader's thread runs it whatever he may do, also in aside_get_async() and for a refresh, and
+     * no worker is needed; with worker.start, a worker does all the same. */
+    int nonblocking;
 } aside_call;
 
 #define ASIDE_CALL .struct_size = sizeof(aside_call)
 #define ASIDE_CALL_INIT                                                                            \
     {                                                                                              \
-        sizeof(aside_call), NULL, NULL, 0, NULL, NULL, 0, 0, NULL, 0,                              \
-        {                                                                                          \
-            ASIDE_JITTER_DEFAULT, 0                                                                \
-        }                                                                                          \
+        sizeof(aside_call), NULL, NULL, 0, NULL, NULL, 0, 0, NULL, 0, {ASIDE_JITTER_DEFAULT, 0},   \
+            {0, 0, 0, 0, 0, 0, 0, 0, 0}, 0                                                         \
     }
 
 /* How a call got what it got. */
 typedef enum aside_outcome {
-    ASIDE_OUTCOME_NONE = 0,    /* no flight was led or joined, and no entry was there */
-    ASIDE_OUTCOME_HIT = 1,     /* a fresh entry */
-    ASIDE_OUTCOME_FETCHED = 2, /* this caller led the flight */
-    ASIDE_OUTCOME_JOINED = 3   /* another did */
+    ASIDE_OUTCOME_NONE = 0,     /* no flight was led or joined, and no entry was there */
+    ASIDE_OUTCOME_HIT = 1,      /* a fresh entry */
+    ASIDE_OUTCOME_FETCHED = 2,  /* this caller led the flight */
+    ASIDE_OUTCOME_JOINED = 3,   /* another did */
+    ASIDE_OUTCOME_STALE = 4,    /* a value past its ttl; stale_cause says why */
+    ASIDE_OUTCOME_NEGATIVE = 5, /* it was remembered that there is no such thing */
+    ASIDE_OUTCOME_ERROR = 6     /* a failure was remembered */
 } aside_outcome;
+
+/* Why a caller got a value past its ttl. */
+typedef enum aside_stale_cause {
+    ASIDE_STALE_NOT = 0,       /* he did not */
+    ASIDE_STALE_REFRESH = 1,   /* a refresh is under way, or was asked for */
+    ASIDE_STALE_LATE = 2,      /* the fetch took longer than soft_timeout_ms */
+    ASIDE_STALE_ERROR = 3,     /* the fetch failed, or grew too old */
+    ASIDE_STALE_THROTTLED = 4, /* an earlier one did, and throttle_ms is not over */
+    ASIDE_STALE_BUSY = 5       /* no fetch could be started: a bound was reached */
+} aside_stale_cause;
 
 /* What a call came to. Start from ASIDE_RESULT_INIT; every call fills all members anew. A
  * struct_size that ends before outcome is ASIDE_E_INVALID: the value would be lost. */
@@ -488,36 +591,40 @@ typedef struct aside_result {
     size_t struct_size;
     aside_value *value; /* with ASIDE_OK: owned by the caller; else NULL */
     aside_outcome outcome;
-    int shared;          /* two or more callers were attached when the flight completed (F3) */
-    int fenced;          /* a write overtook the fetch, or it was superseded: not stored (W1) */
-    int fetch_error;     /* the code of aside_fetch_fail, or of worker.start; else 0 */
-    int64_t age_ms;      /* since the value was stored, or handed over */
-    int64_t ttl_left_ms; /* of the stored entry; ASIDE_FOREVER; 0 where nothing was stored */
+    int shared;      /* two or more callers were attached when the flight completed (F3) */
+    int fenced;      /* a write overtook the fetch, or it was superseded: not stored (W1) */
+    int fetch_error; /* the code of aside_fetch_fail, or of worker.start; else 0 */
+    int64_t age_ms;  /* since the value was stored, or renewed, or handed over */
+    int64_t
+        ttl_left_ms; /* of the stored entry; ASIDE_FOREVER; 0 where nothing was stored, or stale */
+    aside_stale_cause stale_cause;
+    aside_status fetch_status; /* of a stale value: what the fetch failed with, as far as it did */
 } aside_result;
 
 #define ASIDE_RESULT_INIT                                                                          \
     {                                                                                              \
-        sizeof(aside_result), NULL, ASIDE_OUTCOME_NONE, 0, 0, 0, 0, 0                              \
+        sizeof(aside_result), NULL, ASIDE_OUTCOME_NONE, 0, 0, 0, 0, 0, ASIDE_STALE_NOT, ASIDE_OK   \
     }
 
 /*
  * The value of a key: from the cache, or by a fetch that all callers who miss together share (F1).
- * The first to miss leads: his call's fetch, arg, ttl and jitter count (F5). Whoever joins waits for the
- * same result. Who runs the fetch:
+ * The first to miss leads: his call's fetch, arg, ttl, jitter and freshness count (F5). Whoever
+ * joins waits for the same result. Who runs the fetch:
  *   - with worker.start: a worker, always
- *   - else a leader with neither token nor deadline: his own thread, no hand-over
+ *   - else the leader's own thread, if the call is nonblocking
+ *   - else a leader with neither token nor deadline, hard or soft: his own thread, no hand-over
  *   - else a worker (or submit)
  *   - a thread inside a fetch that waits for another fetch in the queue runs that one itself
  * A leader with neither token nor deadline waits until his fetch has ended, whatever becomes of the
  * flight: an argument on his stack is safe. Any other may leave while it runs on, so arg must
  * outlive him: arg_size, or arg_retain with arg_release, or storage that lives for ever (C7).
- * A token that has fired, or ASIDE_NO_WAIT: a hit is served, else nothing is started or joined
- * (C2).
+ * A token that has fired, or ASIDE_NO_WAIT: a hit is served, or what is stale or remembered, else
+ * nothing is started or joined, nor is a refresh begun (C2).
  *
  * Returns
- *   ASIDE_OK               result->value is set and owned by the caller
+ *   ASIDE_OK               result->value is set and owned by the caller; outcome says whether stale
  *   ASIDE_MISS             timeout_ms was ASIDE_NO_WAIT and there was no hit
- *   ASIDE_NOT_FOUND        the fetch said so
+ *   ASIDE_NOT_FOUND        the fetch said so, or had, and it is remembered
  *   ASIDE_E_FETCH          the fetch failed; result->fetch_error is its code; (F4)
  *   any negative status that the fetch itself returned
  *   ASIDE_E_ABANDONED      the fetch ended without an answer (F7)
@@ -533,7 +640,9 @@ typedef struct aside_result {
  *   ASIDE_E_WORKER         worker.start failed; result->fetch_error is its status
  *   ASIDE_E_NOMEM, ASIDE_E_CLOSED, ASIDE_E_INVALID for bad arguments, fetch NULL, arg_size or hooks
  *                          that contradict each other, a jitter as in aside_open()
- * A value that could not be stored is handed over all the same (F10).
+ * A value that could not be stored is handed over all the same (F10). Where a stale value may
+ * answer for it (aside_freshness), it does, with ASIDE_OK, for: a fetch that failed or was
+ * abandoned, ASIDE_E_FETCH_TIMEOUT, _BUSY, _WORKER and _NOMEM.
  * Blocking: a hit as aside_get; else until the flight completes, the token fires, the deadline or
  * the flight's age passes, or the cache is closed. Threads: may start a worker. Callbacks: fetch,
  * arg_retain, arg_release, destructors.
@@ -541,6 +650,99 @@ typedef struct aside_result {
 ASIDE_API aside_status aside_get_with_fetch(aside_cache *cache, const void *key, size_t key_len,
                                             const aside_call *call,
                                             aside_result *result) ASIDE_MUST_CHECK;
+
+/*
+ * Has the value of a key fetched in the background, whatever there is, unless a fetch of it is
+ * under way; everybody goes on with what there is meanwhile. As a refresh of aside_freshness: of
+ * call count fetch, arg, ttl, jitter, freshness and nonblocking; token and timeout do not, nor does
+ * stop_when_abandoned: a refresh has no callers who could leave it.
+ * Returns ASIDE_OK: it was begun, or one is under way; ASIDE_E_BUSY, ASIDE_E_DEADLOCK,
+ * ASIDE_E_FORKED, ASIDE_E_NOMEM, ASIDE_E_CLOSED, ASIDE_E_INVALID as aside_get_with_fetch().
+ * Blocking: as aside_set, unless the fetch runs on this thread. Threads: may start a worker.
+ * Callbacks: arg_retain, arg_release; the fetch where it runs here.
+ */
+ASIDE_API aside_status aside_refresh(aside_cache *cache, const void *key, size_t key_len,
+                                     const aside_call *call) ASIDE_MUST_CHECK;
+
+/* ---- event loops -----------------------------------------------------------------------------
+ *
+ * An inbox is one loop's: results of aside_get_async() wait in it until the loop's own thread
+ * dispatches them. Any number of caches and flights may use one. aside_get_async() and what
+ * completes fetches may run on any thread; aside_inbox_dispatch() and _free() on one thread at a
+ * time.
+ */
+
+/* What came of an aside_get_async() that had returned ASIDE_PENDING: status and result are what
+ * aside_get_with_fetch() would have given. result is borrowed and never NULL, but result->value,
+ * NULL without ASIDE_OK, is owned by the callee. It may call the library, also dispatch or free the
+ * inbox. */
+typedef void aside_done_fn(void *ctx, aside_status status, aside_result *result);
+
+/* A new inbox. *inbox is NULL unless ASIDE_OK is returned. ASIDE_OK, ASIDE_E_INVALID,
+ * ASIDE_E_NOMEM; ASIDE_E_SYSTEM if the system gives no descriptors (errno says why), or has none of
+ * this kind (other than Linux). Three descriptors, close-on-exec. Blocking: no. */
+ASIDE_API aside_status aside_inbox_new(aside_inbox **inbox) ASIDE_MUST_CHECK;
+
+/* The inbox's descriptor: readable while there is something to dispatch, deadlines that have passed
+ * included. For poll(2) and its kin, level- or edge-triggered; it belongs to the inbox. *fd is -1
+ * unless ASIDE_OK is returned. ASIDE_OK, ASIDE_E_INVALID, ASIDE_E_FORKED. Blocking: no. */
+ASIDE_API aside_status aside_inbox_fd(const aside_inbox *inbox, int *fd) ASIDE_MUST_CHECK;
+
+/*
+ * Calls the callbacks of what has arrived, at most budget of them (0: as many as there are when it
+ * begins), on this thread. *dispatched says how many; may be NULL. What is left keeps the
+ * descriptor readable. Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments; ASIDE_E_FORKED in the
+ * child of a fork for an inbox of before it. Blocking: no, but as aside_set() where a caller leaves
+ * a flight. Callbacks: done; arg_release, destructors.
+ */
+ASIDE_API aside_status aside_inbox_dispatch(aside_inbox *inbox, size_t budget, size_t *dispatched);
+
+/*
+ * Frees an inbox; NULL is ignored. Each of its calls that is not dispatched yet, whether its result
+ * has arrived or not, leaves: its callback is called with ASIDE_E_CANCELLED, before this returns.
+ * Fetches run on. From a callback of the inbox: allowed; its memory is freed when that has
+ * returned. In the child of a fork an inbox of before it is freed without calling anybody.
+ * Blocking: as aside_set().
+ */
+ASIDE_API void aside_inbox_free(aside_inbox *inbox);
+
+/*
+ * aside_get_with_fetch() for who must not wait. Key and call are the caller's again at once. A hit,
+ * a stale value that is served at once, and a refusal return at once, in *result, and done is not
+ * called. Else ASIDE_PENDING: done will be called with ctx, exactly once, by aside_inbox_dispatch()
+ * or aside_inbox_free() of inbox. It joins the same flights as blocking callers do.
+ *   inbox  NULL: done is called by the thread that completes the flight, under no lock, perhaps
+ *          before this returns. Then call->timeout_ms must be 0 or ASIDE_NO_WAIT, soft timeouts are
+ *          not heeded, and call->cancel must be NULL: nobody could tell in time.
+ * A leader's fetch goes to a worker or to submit, or runs here if the call is nonblocking or there
+ * are no workers. Its arg must outlive the call, as where a caller may leave; who joins retains it
+ * as well, and releases it when he is done. Where a fetch ends before this returns, its result may
+ * still come by the inbox.
+ * Cancelling: once call->cancel fires, or the deadline passes, done is called with
+ * ASIDE_E_CANCELLED or ASIDE_E_TIMEOUT, unless the value was ready before that, which wins (C3). A
+ * token that fires after done was called changes nothing. The token is kept as long as it is
+ * needed.
+ * Returns as aside_get_with_fetch(), ASIDE_PENDING, and ASIDE_E_FORKED for an inbox of before a
+ * fork. Closing the cache completes such calls with ASIDE_E_CLOSED.
+ * Blocking: as aside_set(); the fetch, where it runs here. Callbacks: as there.
+ */
+ASIDE_API aside_status aside_get_async(aside_cache *cache, const void *key, size_t key_len,
+                                       const aside_call *call, aside_inbox *inbox,
+                                       aside_done_fn *done, void *ctx,
+                                       aside_result *result) ASIDE_MUST_CHECK;
+
+/* ---- tags ------------------------------------------------------------------------------------ */
+
+/*
+ * Drops every value that has this tag (aside_fetch_add_tag), in O(1): a caller that enters after
+ * the return never sees one that is older, fresh or stale (W1). A fetch under way that began before
+ * it and adds the tag stores nothing: callers that had joined before get its result, flagged as
+ * fenced; later ones start another fetch. The memory is given back by lookups and writes of the
+ * keys, by eviction, and when ttl and windows end, as of any value. Returns ASIDE_OK if anything
+ * has the tag, else ASIDE_MISS; ASIDE_E_CLOSED; ASIDE_E_INVALID for bad arguments, and for a tag
+ * longer than ASIDE_MAX_TAG. Blocking: on a lock that no hit takes, for a bounded time.
+ */
+ASIDE_API aside_status aside_delete_tag(aside_cache *cache, const void *tag, size_t tag_len);
 
 /* ---- inside a fetch --------------------------------------------------------------------------
  *
@@ -564,9 +766,34 @@ ASIDE_API void *aside_fetch_worker(const aside_fetch *fetch);
  * Once it has said 1 to a fetch, a new caller starts a fetch of its own instead of joining. */
 ASIDE_API int aside_fetch_stopping(aside_fetch *fetch);
 
-/* The ttl of this result instead of the call's: same meaning. ASIDE_OK, ASIDE_E_FORKED, or
+/* The ttl of this value instead of the call's: same meaning. ASIDE_OK, ASIDE_E_FORKED, or
  * ASIDE_E_INVALID. */
 ASIDE_API aside_status aside_fetch_set_ttl(aside_fetch *fetch, int64_t ttl_ms);
+
+/* The freshness of this answer, whatever it is, instead of the call's: how long it is served stale,
+ * how long it is remembered that there is no such thing, or a failure, and so on. Members that are
+ * 0 stay as they are. ASIDE_OK, ASIDE_E_FORKED, or ASIDE_E_INVALID for bad arguments. */
+ASIDE_API aside_status aside_fetch_set_freshness(aside_fetch *fetch,
+                                                 const aside_freshness *freshness);
+
+/* Gives this value a tag, for aside_delete_tag(); a tag that it has is no error. Best before
+ * aside_fetch_buffer() or _copy(): after it, storing costs a second small block. ASIDE_OK,
+ * ASIDE_E_NOMEM, ASIDE_E_FORKED; ASIDE_E_BUSY with more than ASIDE_MAX_TAGS, or no room in
+ * max_bytes; ASIDE_E_INVALID for bad arguments, a tag longer than ASIDE_MAX_TAG, and for a fetch of
+ * a stand-alone group. */
+ASIDE_API aside_status aside_fetch_add_tag(aside_fetch *fetch, const void *tag,
+                                           size_t tag_len) ASIDE_MUST_CHECK;
+
+/* The key's value in the cache when the fetch began, fresh or within its stale windows; NULL where
+ * there is none. For conditional requests. Borrowed until completion: aside_value_ref() keeps
+ * it. */
+ASIDE_API const aside_value *aside_fetch_previous(const aside_fetch *fetch);
+
+/* The previous value is still good: returns ASIDE_NOT_MODIFIED, for the fetch to return. The entry
+ * is renewed in its place, without a copy, as if it were stored now; callers get the previous
+ * value. Tags that the fetch adds take the place of those that it had; if it adds none they stay.
+ * Returns ASIDE_E_INVALID, also if there is no previous value, or ASIDE_E_FORKED. */
+ASIDE_API aside_status aside_fetch_not_modified(aside_fetch *fetch) ASIDE_MUST_CHECK;
 
 /* Room for a value of size bytes (at most 4 GiB - 1) in *to, 8-byte aligned, not initialised, the
  * fetch's own until completion: fill it, then return ASIDE_OK. Any other status discards it.
@@ -746,10 +973,14 @@ ASIDE_API aside_status aside_clock_changed(aside_cache *cache);
 
 /*
  * X(name, text). Counters since the cache was opened, then gauges. While nothing runs the counters
- * are exact (S1): lookups = hits + misses + misses_led + misses_joined + refused.
+ * are exact (S1): lookups = hits + stale + negative_hits + error_hits + misses + misses_led +
+ * misses_joined + refused.
  */
 #define ASIDE_COUNTER_MAP(X)                                                                       \
     X(hits, "lookups that a fresh entry answered")                                                 \
+    X(stale, "lookups that a stale value answered at once")                                        \
+    X(negative_hits, "lookups that a remembered not-found answered")                               \
+    X(error_hits, "lookups that a remembered failure answered")                                    \
     X(misses, "plain lookups that found no fresh entry")                                           \
     X(misses_led, "calls that missed and led a flight")                                            \
     X(misses_joined, "calls that missed and joined a flight")                                      \
@@ -764,11 +995,15 @@ ASIDE_API aside_status aside_clock_changed(aside_cache *cache);
     X(store_refused, "values that could not be stored")                                            \
     X(fetches, "fetches that ran")                                                                 \
     X(fetch_stored, "fetches whose value was stored")                                              \
+    X(fetch_not_modified, "fetches that renewed the previous value")                               \
     X(fetch_not_found, "fetches that found nothing")                                               \
     X(fetch_errors, "fetches that failed")                                                         \
     X(fetch_abandoned, "fetches that ended without an answer")                                     \
     X(fetch_fenced, "fetches overtaken by a write, by the flight's age, or by closing")            \
     X(superseded, "flights that grew too old")                                                     \
+    X(refreshes, "fetches that were begun in the background")                                      \
+    X(stale_late, "callers that waited, and took a stale value at their soft timeout")             \
+    X(stale_errors, "callers that a stale value answered for a failure")                           \
     X(shared, "callers that were given a shared result")                                           \
     X(cancelled, "callers that left by their token")                                               \
     X(timeouts, "callers that left by their deadline")
@@ -799,7 +1034,10 @@ ASIDE_API aside_status aside_clock_changed(aside_cache *cache);
     X(expire)                                                                                      \
     X(touch)                                                                                       \
     X(clear)                                                                                       \
-    X(get_with_fetch)
+    X(get_with_fetch)                                                                              \
+    X(get_async)                                                                                   \
+    X(refresh)                                                                                     \
+    X(delete_tag)
 
 typedef struct aside_stats {
     size_t struct_size;
@@ -821,17 +1059,31 @@ ASIDE_API aside_status aside_stats_get(const aside_cache *cache,
 typedef aside_status aside_write_fn(void *ctx, const char *text, size_t length);
 
 /*
- * Writes the statistics of so many caches in Prometheus' text format (0.0.4), for a scrape: counters
- * as aside_<name>_total and gauges as aside_<name>, by the names of ASIDE_COUNTER_MAP and
+ * Writes the statistics of so many caches in Prometheus' text format (0.0.4), for a scrape:
+ * counters as aside_<name>_total and gauges as aside_<name>, by the names of ASIDE_COUNTER_MAP and
  * ASIDE_GAUGE_MAP; aside_operations_total{operation,outcome}; and the histogram
  * aside_fetch_duration_seconds of fetches that ran. Every sample has the label cache, options.name.
  * write is called on this thread, several times, under no lock; pieces may end anywhere.
- * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, and for two caches of one name, nothing being
- * written then; ASIDE_E_NOMEM, likewise; or what write returned. A closed cache answers too.
+ * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, and for two caches of one name, nothing
+ * being written then; ASIDE_E_NOMEM, likewise; or what write returned. A closed cache answers too.
  * Blocking: as aside_stats_get. Callbacks: write.
  */
 ASIDE_API aside_status aside_stats_write(aside_cache *const *caches, size_t count,
                                          aside_write_fn *write, void *ctx) ASIDE_MUST_CHECK;
+
+/*
+ * Writes the fetches of so many caches that are under way, as a JSON array of objects, for people
+ * and their tools: cache (options.name), key (bytes outside of printable ASCII as \u00XX; cut after
+ * 128 bytes), age_ms, waiters (callers attached), state ("queued", "running" or "pending"),
+ * background (true: a refresh), fenced, superseded (true: it has grown too old, or the cache is
+ * closed; its fetch still runs). Of a shard of a cache at most 32 are shown; an object with cache
+ * and not_shown says how many are not. Not one instant for all.
+ * write is called on this thread, several times, under no lock; pieces may end anywhere.
+ * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments; ASIDE_E_NOMEM; or what write returned.
+ * Blocking: on each shard's lock, for a bounded time. Callbacks: write.
+ */
+ASIDE_API aside_status aside_flights_write(aside_cache *const *caches, size_t count,
+                                           aside_write_fn *write, void *ctx) ASIDE_MUST_CHECK;
 
 /* ---- text ------------------------------------------------------------------------------------ */
 

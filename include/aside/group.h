@@ -21,8 +21,8 @@ typedef struct aside_group aside_group; /* counted: aside_group_ref, aside_group
 /*
  * A new group. *group is NULL unless ASIDE_OK is returned; the caller owns one reference.
  *   options  as for aside_open(); NULL: the defaults. What is about storing (reaper_interval_ms,
- *            default_ttl_ms, max_bytes, max_entries, on_remove, disabled, jitter) is checked and has
- *            no effect.
+ *            default_ttl_ms, max_bytes, max_entries, on_remove, disabled, jitter, freshness) is
+ *            checked and has no effect; nor has on_slow.
  * Returns ASIDE_OK; ASIDE_E_INVALID for bad arguments, as aside_open(); ASIDE_E_NOMEM;
  * ASIDE_E_SYSTEM if getrandom(2) fails. Blocking: no. Threads: none before a fetch needs one.
  */
@@ -32,11 +32,12 @@ ASIDE_API aside_status aside_group_new(aside_group **group,
 /*
  * Runs call->fetch for a key, or waits for the fetch of it that is under way, and gives its result.
  * Who runs the fetch, who may leave, what must outlive whom: as aside_get_with_fetch().
- * call->ttl_ms and jitter have no effect, and timeout_ms ASIDE_NO_WAIT is ASIDE_MISS. In the result, outcome is
- * ASIDE_OUTCOME_FETCHED or ASIDE_OUTCOME_JOINED, shared tells whether two or more callers got this
- * one result, fenced whether the key was forgotten meanwhile (or the flight superseded), and
- * ttl_left_ms is 0. A value is owned by the caller, its destructor runs after the last reference.
- * Returns, blocking, threads and callbacks: as aside_get_with_fetch(), a hit excepted.
+ * call->ttl_ms, jitter and freshness have no effect, and timeout_ms ASIDE_NO_WAIT is ASIDE_MISS. In
+ * the result, outcome is ASIDE_OUTCOME_FETCHED or ASIDE_OUTCOME_JOINED, shared tells whether two or
+ * more callers got this one result, fenced whether the key was forgotten meanwhile (or the flight
+ * superseded), and ttl_left_ms is 0. A value is owned by the caller, its destructor runs after the
+ * last reference. Returns, blocking, threads and callbacks: as aside_get_with_fetch(), a hit
+ * excepted.
  */
 ASIDE_API aside_status aside_group_do(aside_group *group, const void *key, size_t key_len,
                                       const aside_call *call,

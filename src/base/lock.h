@@ -31,6 +31,8 @@ enum lock_rank {
     RANK_REFEREE,
     RANK_GRAPH,
     RANK_TOKEN,
+    RANK_INBOX,
+    RANK_TAGS,
     RANK_EXECUTOR,
     RANK_REAPER,
     RANKS

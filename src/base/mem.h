@@ -32,9 +32,15 @@ static inline bool size_add(size_t a, size_t b, size_t *sum)
     return !__builtin_add_overflow(a, b, sum);
 }
 
+/* So that what follows is aligned for anything. */
+static inline size_t size_padded(size_t size)
+{
+    return (size + 15) & ~(size_t)15;
+}
+
 static inline size_t mem_charge(size_t size)
 {
-    return (size + 8 + 15) & ~(size_t)15;
+    return size_padded(size + 8);
 }
 
 #endif

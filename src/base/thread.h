@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 #define THREAD_VISITS 4
-#define THREAD_COUNTERS 80
+#define THREAD_COUNTERS 96
 
 struct thread_counters {
     _Atomic uint64_t count[THREAD_COUNTERS];

@@ -87,7 +87,7 @@ static void adopt(void *host)
     host_hold(host);
 }
 
-static const struct flight_owner owner = {publish, release, adopt};
+static const struct flight_owner owner = {publish, release, adopt, NULL};
 
 /* ---- a call ---------------------------------------------------------------------------------- */
 
@@ -179,15 +179,19 @@ static OUT_OF_LINE aside_status do_any(aside_group *group, const void *key, size
                                        const aside_call *call, aside_result *result)
 {
     aside_call own;
-    struct request r = {
-        .call = options_call(call, &own), .key = {0, key, key_len}, .result = ASIDE_RESULT_INIT};
+    struct request r = {.operation = COUNTER_get_with_fetch_ok,
+                        .call = options_call(call, &own),
+                        .key = {0, key, key_len},
+                        .deadline_ns = CLOCK_NEVER,
+                        .soft_ns = CLOCK_NEVER,
+                        .result = ASIDE_RESULT_INIT};
     aside_status status = ASIDE_E_INVALID;
-    bool given = options_is_result(result);
-    if (given && r.call && is_group(group) && is_key(key, key_len))
+    aside_result own_result, *to = options_result(result, &own_result);
+    if (to && r.call && is_group(group) && is_key(key, key_len))
         status = do_inside(group, &r);
     else if (is_group(group))
         host_count(&group->host, thread_self(), COUNTER_get_with_fetch_error);
-    if (given)
+    if (to)
         options_give_result(result, &r.result);
     return status;
 }

@@ -58,6 +58,8 @@ static void fork_locks(struct host *host, enum lock_rank rank, void (*each)(stru
 {
     if (rank == RANK_REFEREE && cache_of(host)->store.evicts)
         each(&cache_of(host)->store.referee.lock);
+    if (rank == RANK_TAGS)
+        each(&cache_of(host)->store.tags.lock);
     if (rank == RANK_REAPER)
         each(&cache_of(host)->reaper.lock);
 }
@@ -91,6 +93,9 @@ static aside_status build(aside_cache *cache, const struct mem *mem, const aside
     cache->default_ttl_ms = options->default_ttl_ms;
     cache->disabled = options->disabled;
     cache->jitter = options->jitter;
+    cache->rules = rules_of(&options->freshness, &(aside_freshness){.stale_ms = 0});
+    cache->rare = rules_are_rare(&cache->rules);
+    cache->on_slow = options->on_slow;
     dice_init(&cache->dice, siphash(seed.key, "dice", 4));
     aside_status status = host_init(host, &ops, mem, options, shards);
     if (status != ASIDE_OK)

@@ -11,6 +11,7 @@
 #include "cache/reaper.h"
 #include "flight/host.h"
 #include "freshness/jitter.h"
+#include "freshness/rules.h"
 #include "store/store.h"
 
 #include <aside/aside.h>
@@ -27,16 +28,27 @@ struct aside_cache {
     int64_t default_ttl_ms;
     aside_jitter jitter;
     int disabled;
+    aside_freshness rules; /* with 0 for what is off */
+    bool rare;             /* what lives by them is more than fresh until its ttl ends */
+    aside_on_slow on_slow;
     void *block;
     struct host host; /* hits read its beginning */
     struct reaper reaper;
-    _Alignas(
-        CACHE_LINE) struct dice dice; /* for the jitter; every store writes it, if there is one */
+    /* for jitter and early refreshes; whoever needs it writes it */
+    _Alignas(CACHE_LINE) struct dice dice;
 };
 
 static inline bool cache_is(const aside_cache *cache)
 {
     return likely(cache && cache->magic == CACHE_MAGIC);
+}
+
+static inline bool caches_are(aside_cache *const *caches, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!cache_is(caches[i]))
+            return false;
+    return true;
 }
 
 static inline bool cache_is_open(const aside_cache *cache)
@@ -77,6 +89,19 @@ static inline int64_t cache_expiry(aside_cache *cache, const aside_jitter *own, 
     if (unlikely(jitter->kind > ASIDE_JITTER_NONE))
         ttl_ms = jitter_ttl_ms(jitter, ttl_ms, dice_roll(&cache->dice));
     return clock_after_ms(now_ns, ttl_ms);
+}
+
+/* The life by these rules of what is stored now until then. */
+static inline struct entry_life cache_life(const aside_freshness *rules, int64_t now_ns,
+                                           int64_t expires_ns, int64_t fetch_ns)
+{
+    int64_t ttl_ns = expires_ns == CLOCK_NEVER ? CLOCK_NEVER : expires_ns - now_ns;
+    return (struct entry_life){.now_ns = now_ns,
+                               .fetch_ns = fetch_ns,
+                               .expires_ns = expires_ns,
+                               .early_for_ns = rules_early_for_ns(rules, ttl_ns, fetch_ns),
+                               .stale_for_ns = rules_stale_for_ns(rules),
+                               .serve_for_ns = rules_serve_for_ns(rules)};
 }
 
 /* By every call that may take a shard's lock, a hit excepted: what a fork took away is made

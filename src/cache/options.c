@@ -3,6 +3,7 @@
 
 #include "flight/cancel.h"
 #include "freshness/jitter.h"
+#include "freshness/rules.h"
 
 #include <string.h>
 
@@ -33,7 +34,7 @@ bool options_take(aside_options *to, const aside_options *from)
     return to->default_ttl_ms > 0 && to->max_flight_age_ms >= 0 && to->close_wait_ms >= 0 &&
            is_clock(&to->clock) && to->disabled >= ASIDE_ENABLED &&
            to->disabled <= ASIDE_DISABLE_ALL && !(to->worker.start && to->submit.fn) &&
-           jitter_is(&to->jitter);
+           jitter_is(&to->jitter) && rules_are(&to->freshness) && to->on_slow.threshold_ms >= 0;
 }
 
 /* At most one way to keep the argument. */
@@ -68,13 +69,17 @@ static void give(void *to, size_t to_size, const void *from, size_t from_size)
     memcpy(to, &to_size, sizeof to_size);
 }
 
-bool options_is_result(const aside_result *result)
+aside_result *options_result(aside_result *given, aside_result *own)
 {
-    aside_result read;
-    if (!result || result->struct_size == sizeof *result)
-        return result;
-    return options_copy(&read, sizeof read, result) &&
-           result->struct_size >= offsetof(aside_result, outcome);
+    const aside_result none = ASIDE_RESULT_INIT;
+    if (given && given->struct_size != sizeof *given)
+        given = options_copy(own, sizeof *own, given) &&
+                        given->struct_size >= offsetof(aside_result, outcome)
+                    ? own
+                    : NULL;
+    if (given)
+        *given = none;
+    return given;
 }
 
 void options_give_result(aside_result *to, const aside_result *from)

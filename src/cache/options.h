@@ -16,8 +16,9 @@ bool options_take(aside_options *to, const aside_options *from);
 /* The call itself, or a copy in *own if its struct is not of this library's size; NULL if it is
  * invalid. */
 const aside_call *options_call(const aside_call *call, aside_call *own);
-/* The caller's results may be older, shorter structs. */
-bool options_is_result(const aside_result *result);
+/* Where a result is to be written, with nothing in it yet: the caller's, or *own if his is an older,
+ * shorter struct, or a longer one; NULL if his is invalid. */
+aside_result *options_result(aside_result *given, aside_result *own);
 void options_give_result(aside_result *to, const aside_result *from);
 void options_give_stats(aside_stats *to, const aside_stats *from);
 

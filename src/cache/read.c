@@ -1,6 +1,20 @@
 /* cache/read -- see read.h. */
 #include "cache/read.h"
 
+aside_value *read_rare(aside_cache *cache, struct read read, const void *key, size_t key_len)
+{
+    const struct shard *shard = store_shard(&cache->store, read.hash);
+    aside_value *value = NULL;
+    epoch_enter(read.self);
+    read.entry = index_find(&shard->index, read.hash, key, key_len);
+    if (read.entry && entry_is_fresh(read.entry, read.now_ns)) {
+        value = entry_handle(read.entry);
+        read_use(cache, &read);
+    }
+    epoch_leave(read.self);
+    return value;
+}
+
 void read_remove(aside_cache *cache, struct read read, const void *key, size_t key_len)
 {
     struct host_call call;
@@ -18,7 +32,7 @@ aside_status read_locked(aside_cache *cache, const void *key, size_t key_len, as
     lock_take(&shard->lock);
     bool closed = shard->group.closed;
     struct entry *entry = shard_find(shard, hash, key, key_len);
-    if (entry && !entry_fresh(entry, now_ns))
+    if (entry && !entry_is_fresh(entry, now_ns))
         entry = NULL;
     *value = entry ? entry_handle(entry) : NULL;
     lock_release(&shard->lock);

@@ -56,6 +56,11 @@ static HOT_INLINE void read_offer(aside_cache *cache, const struct read *read)
         referee_hear_hit(&cache->store.referee, read->hash, &read->self->offered);
 }
 
+/* After read_end() of a read that was no hit: a handle to the value if it is fresh all the same, though
+ * hits do not find it so at once: it has tags, say. NULL: it is not. */
+aside_value *read_rare(aside_cache *cache, struct read read, const void *key,
+                       size_t key_len) OUT_OF_LINE;
+
 /* After read_end(): removes the entry that was over, if that can be done at once. The cache may
  * be gone then. */
 void read_remove(aside_cache *cache, struct read read, const void *key, size_t key_len) OUT_OF_LINE;

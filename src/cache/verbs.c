@@ -40,6 +40,15 @@ static OUT_OF_LINE aside_status plain_read_locked(aside_cache *cache, const void
     return plain_end(cache, NULL, ok, read_locked(cache, key, key_len, value));
 }
 
+static OUT_OF_LINE aside_status get_rare(aside_cache *cache, struct read read, const void *key,
+                                         size_t key_len, aside_value **value)
+{
+    *value = read_rare(cache, read, key, key_len);
+    if (*value)
+        return plain_end(cache, read.self, COUNTER_get_ok, ASIDE_OK);
+    return plain_miss(cache, read, key, key_len, COUNTER_get_ok);
+}
+
 aside_status aside_get(aside_cache *cache, const void *key, size_t key_len, aside_value **value)
 {
     if (value)
@@ -57,6 +66,8 @@ aside_status aside_get(aside_cache *cache, const void *key, size_t key_len, asid
         return ASIDE_OK;
     }
     read_end(&read);
+    if (unlikely(read.entry != NULL))
+        return get_rare(cache, read, key, key_len, value);
     return plain_miss(cache, read, key, key_len, COUNTER_get_ok);
 }
 
@@ -101,6 +112,16 @@ static void count_copy(aside_cache *cache, struct thread_record *self, aside_sta
     cache_count(cache, self, counter_of(COUNTER_copy_ok, status));
 }
 
+static aside_status copy_value(aside_cache *cache, struct thread_record *self, aside_value *value,
+                               void *buffer, size_t capacity, size_t *size)
+{
+    aside_status status =
+        copy_out(aside_value_data(value), aside_value_size(value), buffer, capacity, size);
+    count_copy(cache, self, status);
+    aside_value_unref(value);
+    return status;
+}
+
 static OUT_OF_LINE aside_status copy_locked(aside_cache *cache, const void *key, size_t key_len,
                                             void *buffer, size_t capacity, size_t *size)
 {
@@ -109,10 +130,21 @@ static OUT_OF_LINE aside_status copy_locked(aside_cache *cache, const void *key,
         *size = 0;
     aside_status status = read_locked(cache, key, key_len, &value);
     if (status == ASIDE_OK)
-        status = copy_out(aside_value_data(value), aside_value_size(value), buffer, capacity, size);
+        return copy_value(cache, NULL, value, buffer, capacity, size);
     count_copy(cache, NULL, status);
-    aside_value_unref(value);
     return status;
+}
+
+static OUT_OF_LINE aside_status copy_rare(aside_cache *cache, struct read read, const void *key,
+                                          size_t key_len, void *buffer, size_t capacity,
+                                          size_t *size)
+{
+    aside_value *value = read_rare(cache, read, key, key_len);
+    if (value)
+        return copy_value(cache, read.self, value, buffer, capacity, size);
+    if (size)
+        *size = 0;
+    return plain_miss(cache, read, key, key_len, COUNTER_copy_ok);
 }
 
 aside_status aside_copy(aside_cache *cache, const void *key, size_t key_len, void *buffer,
@@ -136,6 +168,8 @@ aside_status aside_copy(aside_cache *cache, const void *key, size_t key_len, voi
         return status;
     }
     read_end(&read);
+    if (unlikely(read.entry != NULL))
+        return copy_rare(cache, read, key, key_len, buffer, capacity, size);
     if (size)
         *size = 0;
     return plain_miss(cache, read, key, key_len, COUNTER_copy_ok);
@@ -164,6 +198,17 @@ static OUT_OF_LINE aside_status visit_locked(aside_cache *cache, const void *key
     if (status == ASIDE_OK)
         visit_counted(value, fn, ctx);
     return status;
+}
+
+static OUT_OF_LINE aside_status visit_rare(aside_cache *cache, struct read read, const void *key,
+                                           size_t key_len, aside_visit_fn *fn, void *ctx)
+{
+    aside_value *value = read_rare(cache, read, key, key_len);
+    if (!value)
+        return plain_miss(cache, read, key, key_len, COUNTER_visit_ok);
+    (void)plain_end(cache, read.self, COUNTER_visit_ok, ASIDE_OK);
+    visit_counted(value, fn, ctx);
+    return ASIDE_OK;
 }
 
 /* All slots are in use: ends the read as visit_in_slot() does. */
@@ -199,6 +244,8 @@ aside_status aside_visit(aside_cache *cache, const void *key, size_t key_len, as
         return visit_locked(cache, key, key_len, fn, ctx);
     if (unlikely(!read_begin(cache, key, key_len, &read))) {
         read_end(&read);
+        if (read.entry)
+            return visit_rare(cache, read, key, key_len, fn, ctx);
         return plain_miss(cache, read, key, key_len, COUNTER_visit_ok);
     }
     read_offer(cache, &read); /* here, since fn may end the thread, or the cache */
@@ -252,6 +299,19 @@ static aside_status drop(aside_cache *cache, const void *key, size_t key_len, en
     return status;
 }
 
+/* What entries are made as that callers store. */
+static unsigned marks_of(const aside_cache *cache)
+{
+    return cache->rare ? ENTRY_RARE : 0;
+}
+
+static OUT_OF_LINE void set_rare_life(const aside_cache *cache, struct entry *entry, int64_t now_ns,
+                                      int64_t expires_ns)
+{
+    struct entry_life life = cache_life(&cache->rules, now_ns, expires_ns, 0);
+    entry_set_life(entry, &life);
+}
+
 /* Takes the entry, whatever comes of it. */
 static aside_status put(aside_cache *cache, const void *key, size_t key_len, struct entry *entry,
                         enum shard_put how, int64_t ttl_ms)
@@ -261,7 +321,11 @@ static aside_status put(aside_cache *cache, const void *key, size_t key_len, str
         return ASIDE_E_NOMEM;
     }
     int64_t now_ns = cache_now(cache);
-    entry_set_times(entry, now_ns, cache_expiry(cache, &cache->jitter, now_ns, ttl_ms), 0);
+    int64_t expires_ns = cache_expiry(cache, &cache->jitter, now_ns, ttl_ms);
+    if (likely(!cache->rare))
+        entry_set_times(entry, now_ns, expires_ns, 0);
+    else
+        set_rare_life(cache, entry, now_ns, expires_ns);
     aside_status status =
         store_put(&cache->store, cache_hash(cache, key, key_len), entry, how, now_ns);
     if (status != ASIDE_OK)
@@ -303,7 +367,7 @@ static aside_status put_copy(aside_cache *cache, const void *key, size_t key_len
         cache_count(cache, thread_self(), COUNTER_store_refused);
         return ASIDE_E_TOO_LARGE;
     }
-    struct entry *entry = entry_new(cache->host.home, key, key_len, size);
+    struct entry *entry = entry_new_marked(cache->host.home, marks_of(cache), key, key_len, size);
     if (entry && size)
         memcpy(entry->bytes + entry_value_offset(entry), data, size);
     return put(cache, key, key_len, entry, how, ttl_ms);
@@ -318,8 +382,9 @@ static aside_status put_value(aside_cache *cache, const void *key, size_t key_le
         return put_nothing(cache, key, key_len, SHARD_SET);
     if (!cache_is_open(cache))
         return ASIDE_E_CLOSED;
-    return put(cache, key, key_len, entry_new_wrapping(cache->host.home, key, key_len, value),
-               SHARD_SET, ttl_ms);
+    struct entry *entry =
+        entry_new_wrapping_marked(cache->host.home, marks_of(cache), key, key_len, value);
+    return put(cache, key, key_len, entry, SHARD_SET, ttl_ms);
 }
 
 static aside_status touch(aside_cache *cache, const void *key, size_t key_len, int64_t ttl_ms)
@@ -347,6 +412,19 @@ static aside_status clear(aside_cache *cache)
     else
         store_dismantle(&cache->store);
     return ASIDE_OK;
+}
+
+aside_status aside_delete_tag(aside_cache *cache, const void *tag, size_t tag_len)
+{
+    struct host_call call;
+    aside_status status = ASIDE_E_INVALID;
+    if (!cache_is(cache))
+        return ASIDE_E_INVALID;
+    begin_write(cache, &call);
+    if (tag_len <= ASIDE_MAX_TAG && (tag || !tag_len))
+        status = cache_is_open(cache) ? tags_invalidate(&cache->store.tags, tag, tag_len)
+                                      : ASIDE_E_CLOSED;
+    return end_write(cache, &call, COUNTER_delete_tag_ok, status);
 }
 
 aside_status aside_set(aside_cache *cache, const void *key, size_t key_len, const void *data,

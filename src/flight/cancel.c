@@ -309,6 +309,12 @@ int aside_cancel_fired(const aside_cancel *token)
     return aside_cancel_status(token) != ASIDE_OK;
 }
 
+int64_t cancel_alarm(const aside_cancel *token)
+{
+    int64_t deadline_ns = token ? load_acquire(&token->deadline_ns) : CLOCK_NEVER;
+    return deadline_ns == CLOCK_NEVER ? deadline_ns : clock_alarm(&token->root->clock, deadline_ns);
+}
+
 /* ---- firing ---------------------------------------------------------------------------------- */
 
 /* The waiters that are still there. */

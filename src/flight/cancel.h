@@ -26,6 +26,8 @@
 #include <stdbool.h>
 
 bool cancel_is_token(const aside_cancel *token);
+/* The instant of CLOCK_MONOTONIC at which it is to be looked at again, CLOCK_NEVER for none. */
+int64_t cancel_alarm(const aside_cancel *token);
 /* From now on firing wakes the waiter; at once if the token has fired. The token may be NULL. */
 void cancel_enlist(aside_cancel *token, struct waiter *waiter);
 /* After the return nobody touches the waiter any more. */

@@ -75,6 +75,11 @@ void executor_unref(struct executor *executor)
     mem_free(&mem, executor);
 }
 
+bool executor_has_threads(const struct executor *executor)
+{
+    return executor->options.max_threads > 0;
+}
+
 bool executor_binds_fetches(const struct executor *executor)
 {
     return executor->options.hooks.start;

@@ -54,6 +54,8 @@ bool executor_take_stuck(struct executor *executor, struct job *job);
 /* True on a thread of the pool. */
 bool executor_is_self(struct executor *executor);
 bool executor_binds_fetches(const struct executor *executor);
+/* It may have threads at all. */
+bool executor_has_threads(const struct executor *executor);
 /* A running job is no longer waited for by anybody (+1), and has ended after all (-1). */
 void executor_note_leftover(struct executor *executor, int change);
 /* Leftovers hold half of the threads: do not start more. */

@@ -20,7 +20,7 @@ void group_init(struct group *group, struct lock *lock, const struct mem *mem,
 {
     group->lock = lock;
     group->bound = bound && bound->max ? bound : NULL;
-    group->flights = group->only = NULL;
+    group->flights = group->outrun = group->only = NULL;
     group->stamp = 0;
     group->running = group->credits = 0;
     group->closed = group->has_room = false;
@@ -35,15 +35,18 @@ void group_fini(struct group *group)
 
 /* ---- a flight -------------------------------------------------------------------------------- */
 
-static size_t padded(size_t size)
-{
-    return (size + 15) & ~(size_t)15;
-}
-
 size_t flight_size(size_t key_len, const aside_call *call)
 {
     size_t size = sizeof(struct flight) + key_len + 16;
     return size_add(size, call->arg_size, &size) && size <= SIZE_MAX / 2 ? size : 0;
+}
+
+void flight_go_unattended(struct flight *flight, bool offered)
+{
+    atomic_init(&flight->offered, offered);
+    flight->background = true;
+    flight->waiters = 0;
+    flight->leader_attached = false;
 }
 
 void flight_keep_argument(struct flight *flight, const aside_call *call)
@@ -85,11 +88,14 @@ void flight_prepare(struct flight *flight, const struct flight_options *options,
     flight->fetch = call->fetch;
     flight->arg_release = NULL;
     flight->stops = call->stop_when_abandoned != 0;
+    flight->rare = flight->background = false;
+    flight->tags = NULL;
+    flight->previous = NULL;
     flight->answer.status = ASIDE_PENDING;
     flight->answer.ttl_ms = call->ttl_ms;
     flight->answer.jitter = call->jitter;
     flight->key_len = key->len;
-    unsigned char *key_bytes = flight->bytes + padded(call->arg_size);
+    unsigned char *key_bytes = flight->bytes + size_padded(call->arg_size);
     if (key->len)
         memcpy(key_bytes, key->bytes, key->len);
     flight->key = key_bytes;
@@ -118,6 +124,10 @@ static void free_flight(struct flight *flight)
     struct mem mem = flight->home->mem;
     if (flight->arg_release)
         flight->arg_release(flight->arg);
+    if (unlikely(flight->previous || flight->answer.tags) && !flight_is_lost(flight)) {
+        aside_value_unref(flight->previous);
+        tags_drop(flight->answer.tags);
+    }
     bool led = flight->group && !flight_is_lost(flight);
     const struct flight_owner *owner = led ? flight->owner : NULL;
     void *owned_by = flight->owned_by;
@@ -144,9 +154,79 @@ void flight_unref(struct flight *flight)
     free_flight(flight);
 }
 
+/* ---- who waits without a thread -------------------------------------------------------------- */
+
+void flight_watch(struct flight *flight, struct flight_watcher *watcher)
+{
+    watcher->next = NULL;
+    watcher->prev = flight->last_watcher;
+    watcher->listed = true;
+    flight->last_watcher = watcher;
+    if (watcher->prev)
+        watcher->prev->next = watcher;
+    else
+        store_release(&flight->watchers, watcher);
+}
+
+static void take_off(struct flight *flight, struct flight_watcher *watcher)
+{
+    if (watcher->prev)
+        watcher->prev->next = watcher->next;
+    else
+        store_release(&flight->watchers, watcher->next);
+    if (watcher->next)
+        watcher->next->prev = watcher->prev;
+    else
+        flight->last_watcher = watcher->prev;
+    watcher->listed = false;
+}
+
+bool flight_unwatch(struct flight *flight, struct flight_watcher *watcher)
+{
+    group_lock(flight->group);
+    bool there = watcher->listed;
+    if (there)
+        take_off(flight, watcher);
+    group_unlock(flight->group);
+    return there;
+}
+
+static unsigned take_watchers(struct flight *flight, struct flight_watcher **taken, unsigned most)
+{
+    unsigned count = 0;
+    group_lock(flight->group);
+    for (; count < most && load_relaxed(&flight->watchers); count++) {
+        taken[count] = load_relaxed(&flight->watchers);
+        take_off(flight, taken[count]);
+    }
+    group_unlock(flight->group);
+    return count;
+}
+
+/* Outside of the lock, a few at a time: there may be thousands, and each may be told by a write. */
+static OUT_OF_LINE void tell_watchers(struct flight *flight)
+{
+    struct flight_watcher *taken[32];
+    unsigned count;
+    if (!flight_is_settled(flight))
+        return;
+    while ((count = take_watchers(flight, taken, 32)) > 0)
+        for (unsigned i = 0; i < count; i++)
+            taken[i]->settled(taken[i]);
+}
+
+void flight_nudge(struct flight *flight)
+{
+    park_wake_all(&flight->park);
+    for (struct flight_watcher *w = load_relaxed(&flight->watchers); w; w = w->next)
+        w->nudged(w);
+}
+
 void flight_wake(struct flight *flight)
 {
     park_wake_all(&flight->park);
+    if (unlikely(load_acquire(&flight->watchers)))
+        tell_watchers(flight);
 }
 
 static void count_if(const struct flight *flight, bool condition, unsigned counter)
@@ -158,6 +238,7 @@ static void count_if(const struct flight *flight, bool condition, unsigned count
 void flight_count_failure(const struct flight *flight)
 {
     aside_status status = flight->answer.status;
+    count_if(flight, flight->answer.not_modified && flight->stored, COUNTER_fetch_not_modified);
     count_if(flight, status == ASIDE_NOT_FOUND, COUNTER_fetch_not_found);
     count_if(flight, status == ASIDE_E_ABANDONED, COUNTER_fetch_abandoned);
     count_if(flight, status < 0 && status != ASIDE_E_ABANDONED && flight->ran,
@@ -173,13 +254,13 @@ void flight_count(const struct flight *flight)
 
 /* ---- transitions ----------------------------------------------------------------------------- */
 
-static void enlist(struct group *group, struct flight *flight)
+static void enlist(struct flight **list, struct flight *flight)
 {
-    flight->next = group->flights;
-    flight->link = &group->flights;
+    flight->next = *list;
+    flight->link = list;
     if (flight->next)
         flight->next->link = &flight->next;
-    group->flights = flight;
+    *list = flight;
 }
 
 static void delist(struct flight *flight)
@@ -247,6 +328,8 @@ void group_end(struct group *group, struct flight *flight)
         return;
     store_release(&flight->counted, false);
     group->running--;
+    if (flight_is_settled(flight))
+        delist(flight);
     if (!group->bound)
         return;
     if (group->credits < group->bound->kept)
@@ -308,7 +391,7 @@ void group_lead_alone(struct group *group, struct flight *flight)
     if (!flight->group) /* a solo flight knows it, and its thread may be looking */
         flight->group = group;
     flight->stamp = group->stamp;
-    enlist(group, flight);
+    enlist(&group->flights, flight);
 }
 
 /* A fetch that has been asked to stop goes on for a newcomer, if it has not heard of it yet. */
@@ -339,6 +422,13 @@ static bool welcomes(struct flight *flight, int64_t now_ns, struct flight **old)
     return false;
 }
 
+struct flight *group_find(struct group *group, const struct flight_key *key, int64_t now_ns,
+                          struct flight **old)
+{
+    struct flight *current = find(group, key);
+    return current && welcomes(current, now_ns, old) ? current : NULL;
+}
+
 struct flight *group_join(struct group *group, const struct flight_key *key, int64_t now_ns,
                           size_t max_waiters, bool *full, struct flight **old)
 {
@@ -359,6 +449,8 @@ bool group_settle(struct flight *flight, aside_status verdict)
         return false;
     detach(flight);
     delist(flight);
+    if (load_relaxed(&flight->counted))
+        enlist(&flight->group->outrun, flight);
     flight->verdict = verdict;
     flight->shared = flight->waiters >= 2;
     store_release(&flight->offered, true);
@@ -417,7 +509,7 @@ bool group_leave(struct flight *flight, bool is_leader)
         return false;
     if (is_leader)
         flight->leader_attached = false;
-    if (--flight->waiters == 0 && flight->stops) {
+    if (--flight->waiters == 0 && flight->stops && !flight->background) {
         uint32_t no = STOP_NO;
         compare_swap(&flight->stop, &no, STOP_ASKED);
     }
@@ -441,7 +533,7 @@ void group_fork_child(struct group *group)
     struct flight *solo = load_relaxed(&group->solo);
     if (solo && solo != GROUP_SHARED)
         lose(solo);
-    group->flights = NULL;
+    group->flights = group->outrun = NULL;
     group->running = group->credits = 0;
     store_relaxed(&group->solo, has_room(group) ? NULL : GROUP_SHARED);
 }

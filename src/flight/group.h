@@ -65,9 +65,23 @@ struct flight_owner {
     void (*release)(void *owned_by, size_t charge);
     /* Under the group's lock: a flight was begun without it. NULL: that is not done. */
     void (*adopt)(void *owned_by);
+    /* Makes room for so many bytes in what bounds the owner; false if that cannot be. NULL: nothing
+     * does. */
+    bool (*make_room)(const struct flight *flight, size_t bytes);
 };
 
 #define GROUP_SHARED ((struct flight *)1)
+
+/* Who is told what becomes of a flight, without a thread that waits for it. */
+struct flight_watcher {
+    /* guarded by *group->lock */
+    struct flight_watcher *next, *prev;
+    bool listed;
+    /* It is settled: once, by who has taken the watcher off the list. No lock is held. */
+    void (*settled)(struct flight_watcher *watcher);
+    /* The clock has moved. The group's lock is held. */
+    void (*nudged)(struct flight_watcher *watcher);
+};
 
 /*
  * How many flights there may be in all groups of one owner. Groups take credits one by one, and
@@ -80,29 +94,35 @@ struct flight_bound {
 };
 
 struct group {
-    struct lock *lock;             /* the owner's; immutable */
-    struct flight_bound *bound;    /* immutable; NULL: none */
-    struct flight *only;           /* a current flight that is not in the table; guarded by *lock */
-    struct table current;          /* the others, by key; guarded by *lock */
-    struct flight *flights;        /* every flight that is not settled; guarded by *lock */
-    uint64_t stamp;                /* moves when all keys are written at once; guarded by *lock */
-    size_t running;                /* flights under way or queued; guarded by *lock */
-    size_t credits;                /* for more of them; guarded by *lock */
-    bool closed;                   /* nothing may be led or joined; guarded by *lock */
-    bool has_room;                 /* for solo flights; immutable */
+    struct lock *lock;          /* the owner's; immutable */
+    struct flight_bound *bound; /* immutable; NULL: none */
+    struct flight *only;        /* a current flight that is not in the table; guarded by *lock */
+    struct table current;       /* the others, by key; guarded by *lock */
+    struct flight *flights;     /* every flight that is not settled; guarded by *lock */
+    struct flight *outrun;      /* those that are, though their fetch goes on; guarded by *lock */
+    uint64_t stamp;             /* moves when all keys are written at once; guarded by *lock */
+    size_t running;             /* flights under way or queued; guarded by *lock */
+    size_t credits;             /* for more of them; guarded by *lock */
+    bool closed;                /* nothing may be led or joined; guarded by *lock */
+    bool has_room;              /* for solo flights; immutable */
     _Atomic(struct flight *) solo; /* NULL: room for one; or GROUP_SHARED */
 };
 
 enum flight_stop { STOP_NO, STOP_ASKED, STOP_HEARD };
+
+/* How far a fetch has come. */
+enum flight_phase { FLIGHT_QUEUED, FLIGHT_RUNNING, FLIGHT_PENDING };
 
 /* What the fetch has said so far. The fetch's own until it decides; immutable after that. */
 struct flight_answer {
     aside_status status;
     struct entry *entry; /* with the value inside, not yet linked */
     aside_value *given;  /* or a value that existed */
+    bool not_modified;   /* which is the previous one */
     int code;
     int64_t ttl_ms; /* these two as in aside_call */
     aside_jitter jitter;
+    struct tag_set *tags; /* NULL: none */
 };
 
 struct flight {
@@ -122,13 +142,24 @@ struct flight {
     int64_t started_ns;
     int64_t deadline_ns; /* past it the flight is too old; CLOCK_NEVER */
     bool stops;          /* stop_when_abandoned */
+    bool rare;           /* what it brings is made to live by its rules */
+    bool background;     /* it is a refresh: nobody led it who waits */
+    struct tags *tags;   /* of its owner; NULL: it has none */
+    uint64_t read_at;    /* the tags' count when it began */
+    aside_freshness
+        rules; /* only a cache's flights have any; the stale windows are the fetch's own */
+    aside_value *previous; /* a reference to what was there when it was led, or NULL */
+    bool previous_tagged;  /* that had tags */
     size_t charge;
     size_t key_len;
     const unsigned char *key;
     /* guarded by *group->lock */
     struct table_node node;
     /* from here on all is 0 at first */
-    struct flight *next, **link; /* of group->flights */
+    struct flight *next, **link; /* of group->flights, or of group->outrun */
+    _Atomic(struct flight_watcher *)
+        watchers;                        /* read without the lock to see if there are any ... */
+    struct flight_watcher *last_watcher; /* ... first come, first told */
     bool current, fenced;
     uint32_t waiters;     /* callers attached, the leader included ... */
     bool leader_attached; /* ... as long as he has not left */
@@ -146,7 +177,8 @@ struct flight {
     _Atomic uint32_t refs;
     _Atomic uint32_t handles; /* of the fetch: its runner, and aside_fetch_ref */
     _Atomic uint32_t decided;
-    _Atomic uint32_t stop; /* enum flight_stop */
+    _Atomic uint32_t stop;  /* enum flight_stop */
+    _Atomic uint32_t phase; /* enum flight_phase; for who writes down what is under way */
     /* the fetch's own */
     void *worker;
     bool ran;
@@ -159,6 +191,7 @@ struct flight {
     bool stored;
     _Atomic bool ended;   /* the fetch has decided, and all that is above is set */
     bool overtaken;       /* it was fenced, or superseded, or the cache closed */
+    bool outdated;        /* by a tag that it has, or that the previous value had which it brings */
     int64_t published_ns; /* coarse clock; 0: just now */
     int64_t fresh_until_ns;
     struct job job;
@@ -199,6 +232,13 @@ void group_unlock(struct group *group) RELEASES(group->lock);
 
 /* Bytes of a flight for this key and call, or 0 if that cannot be said. */
 size_t flight_size(size_t key_len, const aside_call *call);
+/* With the lock held, of a flight that is not settled. */
+void flight_watch(struct flight *flight, struct flight_watcher *watcher);
+/* Takes the lock. False: it was told, or will be at once. */
+bool flight_unwatch(struct flight *flight, struct flight_watcher *watcher);
+/* With the lock held: the clock has moved, so whoever waits looks again. */
+void flight_nudge(struct flight *flight);
+
 /* A flight in a block of flight_size(), with two references, the leader's and the fetch's, and one
  * waiter attached. */
 void flight_prepare(struct flight *flight, const struct flight_options *options,
@@ -212,6 +252,9 @@ static inline void flight_date(struct flight *flight, int64_t now_ns, int64_t ma
     flight->started_ns = flight->began_ns = now_ns;
     flight->deadline_ns = max_age_ms ? clock_after_ms(now_ns, max_age_ms) : CLOCK_NEVER;
 }
+/* Of one that is to be led by nobody who waits for it, before others can see it. offered: its job will
+ * never be in the executor's queue. */
+void flight_go_unattended(struct flight *flight, bool offered);
 /* Retains the argument of a flight that is led, for a call that has arg_retain, before its fetch
  * can run: user code, so not under the lock. */
 void flight_keep_argument(struct flight *flight, const aside_call *call);
@@ -231,6 +274,12 @@ static inline void flight_wake_others(struct flight *flight)
 static inline bool flight_is_lost(const struct flight *flight)
 {
     return flight->generation != fork_generation();
+}
+
+/* How entries are made for what it brings. */
+static inline unsigned flight_marks(const struct flight *flight)
+{
+    return flight->rare ? ENTRY_RARE : 0;
 }
 
 /* Counts the fetch by what came of it, before its callers can see that. Under any lock. */
@@ -254,6 +303,9 @@ static inline bool flight_is_settled(const struct flight *flight)
  */
 struct flight *group_join(struct group *group, const struct flight_key *key, int64_t now_ns,
                           size_t max_waiters, bool *full, struct flight **old);
+/* The one that could be joined, without joining it; NULL: none. */
+struct flight *group_find(struct group *group, const struct flight_key *key, int64_t now_ns,
+                          struct flight **old);
 /* Counts a flight that is to be led; false if there are as many as there may be. */
 bool group_begin(struct group *group, struct flight *flight);
 /* Its fetch has ended, or it is not led after all. Idempotent. */

@@ -296,7 +296,7 @@ static void wake_flights(struct group *group)
 {
     group_lock(group);
     for (struct flight *flight = group->flights; flight; flight = flight->next)
-        flight_wake(flight);
+        flight_nudge(flight);
     group_unlock(group);
 }
 

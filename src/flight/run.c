@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "flight/graph.h"
+#include "freshness/rules.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -34,9 +35,22 @@ static void drop_answer(struct flight_answer *answer)
         aside_value_unref(given);
 }
 
+/* The previous value is the answer then. */
+static aside_status keep_previous(struct flight *flight)
+{
+    if (!flight->previous)
+        return ASIDE_E_INVALID;
+    drop_answer(&flight->answer);
+    flight->answer.given = aside_value_ref(flight->previous);
+    flight->answer.not_modified = true;
+    return ASIDE_OK;
+}
+
 static void settle_answer(struct flight *flight, aside_status status)
 {
     struct flight_answer *answer = &flight->answer;
+    if (status == ASIDE_NOT_MODIFIED)
+        status = keep_previous(flight);
     bool has_value = answer->entry || answer->given;
     if (status > 0 && status != ASIDE_NOT_FOUND)
         status = ASIDE_E_INVALID;
@@ -189,6 +203,7 @@ aside_status flight_call(struct flight *flight, struct thread_record *self, void
     run.leader = leader;
     flight->worker = worker;
     flight->ran = true;
+    store_relaxed(&flight->phase, FLIGHT_RUNNING);
     run_push(self, &run.frame, flight, FRAME_FETCH, worker);
     aside_status status = call_fetch(&run, cancel_state);
     finish(&run);
@@ -199,6 +214,7 @@ bool flight_conclude(struct flight *flight, struct thread_record *self, aside_st
                      bool leader)
 {
     if (status == ASIDE_PENDING) {
+        store_relaxed(&flight->phase, FLIGHT_PENDING);
         drop_handle(flight);
         return false;
     }
@@ -349,6 +365,49 @@ aside_status aside_fetch_set_ttl(aside_fetch *fetch, int64_t ttl_ms)
     return status;
 }
 
+aside_status aside_fetch_set_freshness(aside_fetch *fetch, const aside_freshness *freshness)
+{
+    struct flight *flight = flight_of(fetch);
+    aside_status status = may_say(flight);
+    if (!freshness || !rules_are(freshness))
+        return ASIDE_E_INVALID;
+    if (status != ASIDE_OK || !flight->tags)
+        return status; /* a group stores nothing */
+    flight->rules = rules_of(&flight->rules, freshness);
+    flight->rare = flight->rare || rules_are_rare(&flight->rules);
+    return ASIDE_OK;
+}
+
+/* A full cache has no room for a new tag until something goes. */
+static aside_status add_tag(struct flight *flight, const void *tag, size_t tag_len)
+{
+    struct tag_set **set = &flight->answer.tags;
+    aside_status status = tags_add(flight->tags, set, tag, tag_len);
+    if (status == ASIDE_E_BUSY && !tags_is_full(*set) &&
+        flight->owner->make_room(flight, tag_charge(tag_len)))
+        status = tags_add(flight->tags, set, tag, tag_len);
+    return status;
+}
+
+aside_status aside_fetch_add_tag(aside_fetch *fetch, const void *tag, size_t tag_len)
+{
+    struct flight *flight = flight_of(fetch);
+    aside_status status = may_say(flight);
+    if (tag_len > ASIDE_MAX_TAG || (!tag && tag_len) || (flight && !flight->tags))
+        return ASIDE_E_INVALID;
+    if (status == ASIDE_OK)
+        status = add_tag(flight, tag, tag_len);
+    if (status == ASIDE_OK)
+        flight->rare = true;
+    return status;
+}
+
+const aside_value *aside_fetch_previous(const aside_fetch *fetch)
+{
+    const struct flight *flight = flight_of(fetch);
+    return may_say(flight) == ASIDE_OK ? flight->previous : NULL;
+}
+
 aside_status aside_fetch_buffer(aside_fetch *fetch, size_t size, void **to)
 {
     struct flight *flight = flight_of(fetch);
@@ -359,7 +418,8 @@ aside_status aside_fetch_buffer(aside_fetch *fetch, size_t size, void **to)
         return status;
     if (size > ENTRY_MAX_VALUE)
         return ASIDE_E_TOO_LARGE;
-    struct entry *entry = entry_new(flight->home, flight->key, flight->key_len, size);
+    struct entry *entry =
+        entry_new_marked(flight->home, flight_marks(flight), flight->key, flight->key_len, size);
     if (!entry)
         return ASIDE_E_NOMEM;
     drop_answer(&flight->answer);
@@ -390,6 +450,15 @@ aside_status aside_fetch_give(aside_fetch *fetch, aside_value *value)
     drop_answer(&flight->answer);
     flight->answer.given = value;
     return ASIDE_OK;
+}
+
+aside_status aside_fetch_not_modified(aside_fetch *fetch)
+{
+    struct flight *flight = flight_of(fetch);
+    aside_status status = may_say(flight);
+    if (status != ASIDE_OK)
+        return status;
+    return flight->previous ? ASIDE_NOT_MODIFIED : ASIDE_E_INVALID;
 }
 
 aside_status aside_fetch_not_found(aside_fetch *fetch)

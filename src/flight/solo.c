@@ -109,8 +109,10 @@ static aside_status take_answer(struct request *r, struct flight *flight, aside_
 static aside_status go_on(struct request *r, struct flight *flight, aside_status said,
                           aside_result *result)
 {
-    r->deadline_ns = CLOCK_NEVER;
-    r->counted = false;
+    r->ops = NULL;
+    r->operation = COUNTER_get_with_fetch_ok;
+    r->deadline_ns = r->soft_ns = CLOCK_NEVER;
+    r->counted = r->met = r->again = r->said = false;
     r->result = (aside_result){.struct_size = sizeof *result, .outcome = ASIDE_OUTCOME_FETCHED};
     bool decided = flight_conclude(flight, r->self, said, true);
     aside_status status = request_led_here(r, flight, decided);

@@ -8,10 +8,17 @@
 void waiter_init(struct waiter *waiter, struct park *park, uint32_t number)
 {
     atomic_init(&waiter->state, WAITER_PENDING);
+    waiter->woken = NULL;
     waiter->park = park;
     waiter->next = NULL;
     waiter->link = NULL;
     parker_init(&waiter->parker, number);
+}
+
+void waiter_init_remote(struct waiter *waiter, void (*woken)(struct waiter *waiter))
+{
+    *waiter = (struct waiter){.woken = woken};
+    atomic_init(&waiter->state, WAITER_PENDING);
 }
 
 void waiter_fini(struct waiter *waiter)
@@ -23,12 +30,15 @@ void waiter_cancel(struct waiter *waiter)
 {
     uint32_t pending = WAITER_PENDING;
     if (compare_swap(&waiter->state, &pending, WAITER_CANCELLED))
-        park_wake_bit(waiter->park, waiter->parker.bit);
+        waiter_nudge(waiter);
 }
 
 void waiter_nudge(struct waiter *waiter)
 {
-    park_wake_bit(waiter->park, waiter->parker.bit);
+    if (waiter->woken)
+        waiter->woken(waiter);
+    else
+        park_wake_bit(waiter->park, waiter->parker.bit);
 }
 
 static bool is_past(const aside_clock *clock, int64_t deadline_ns)

@@ -20,7 +20,9 @@ enum waiter_state { WAITER_PENDING, WAITER_CANCELLED };
 
 struct waiter {
     _Atomic uint32_t state;
-    struct park *park; /* in the flight, which the caller keeps */
+    void (*woken)(
+        struct waiter *waiter); /* NULL: it sleeps in the park; else under the token's lock */
+    struct park *park;          /* in the flight, which the caller keeps */
     struct parker parker;
     struct waiter *next, **link; /* guarded by the token's lock */
 };
@@ -29,7 +31,8 @@ enum waiter_end {
     WAITER_SETTLED,
     WAITER_LEAVES_CANCELLED,
     WAITER_LEAVES_LATE,
-    WAITER_LEAVES_WITH_TOKEN /* whose deadline is past */
+    WAITER_LEAVES_WITH_TOKEN, /* whose deadline is past */
+    WAITER_TAKES_STALE        /* his caller has left with something else */
 };
 
 struct waiter_until {
@@ -41,6 +44,8 @@ struct waiter_until {
 };
 
 void waiter_init(struct waiter *waiter, struct park *park, uint32_t number);
+/* One that no thread sleeps for: woken is called instead. It needs no waiter_fini(). */
+void waiter_init_remote(struct waiter *waiter, void (*woken)(struct waiter *waiter));
 void waiter_fini(struct waiter *waiter);
 /* By whoever holds the token's lock. */
 void waiter_cancel(struct waiter *waiter);

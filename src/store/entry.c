@@ -1,11 +1,14 @@
 /* store/entry -- see entry.h. */
 #include "store/entry.h"
 
+#include "base/clock.h"
+
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 
-static_assert(sizeof(struct entry) == 24 && sizeof(struct entry_cold) == 48,
+static_assert(sizeof(struct entry) == 24 && sizeof(struct entry_cold) == 48 &&
+                  sizeof(struct entry_rare) == 72,
               "the layout of an entry is part of what an entry costs");
 static_assert(offsetof(struct entry, head) == 0 && offsetof(struct lone_value, head) == 0,
               "both forms of a handle begin with it");
@@ -38,37 +41,44 @@ static struct home *home_of(const struct entry *entry)
 
 /* ---- making ---------------------------------------------------------------------------------- */
 
-/* Bytes of a block up to the value. */
-static size_t bytes_before_value(const struct home *home, size_t key_len)
+static unsigned marks_at(const struct home *home)
 {
-    return entry_front(home->id, home->queues) + sizeof(struct entry) + entry_key_room(key_len);
+    return home->queues ? ENTRY_QUEUED : 0;
 }
 
-static struct entry *place(struct home *home, char *block)
+/* Bytes of a block up to the value. */
+static size_t bytes_before_value(const struct home *home, unsigned marks, size_t key_len)
+{
+    return entry_front(home->id, marks) + sizeof(struct entry) + entry_key_room(key_len);
+}
+
+static struct entry *place(struct home *home, unsigned marks, char *block)
 {
     if ((uint64_t)(uintptr_t)block >> ENTRY_POINTER_BITS) {
         mem_free(&home->mem, block);
         return NULL;
     }
-    size_t front = entry_front(home->id, home->queues);
+    size_t front = entry_front(home->id, marks);
     memset(block, 0, front + sizeof(struct entry));
     if (home->id == HOME_FAR)
         memcpy(block, &home, sizeof(struct home *));
     struct entry *entry = (struct entry *)(block + front);
     atomic_init(&entry->head.refs, 1);
-    atomic_init(&entry->head.marks, home->queues ? ENTRY_QUEUED : 0);
+    atomic_init(&entry->head.marks, (uint8_t)marks);
     entry->head.home = home->id;
     return entry;
 }
 
-struct entry *entry_new(struct home *home, const void *key, size_t key_len, size_t value_size)
+struct entry *entry_new_marked(struct home *home, unsigned marks, const void *key, size_t key_len,
+                               size_t value_size)
 {
     size_t size;
+    marks |= marks_at(home);
     if (value_size > ENTRY_MAX_VALUE ||
-        !size_add(bytes_before_value(home, key_len), value_size, &size))
+        !size_add(bytes_before_value(home, marks, key_len), value_size, &size))
         return NULL;
     char *block = mem_alloc(&home->mem, size);
-    struct entry *entry = block ? place(home, block) : NULL;
+    struct entry *entry = block ? place(home, marks, block) : NULL;
     if (!entry)
         return NULL;
     entry->head.key_len = (uint16_t)key_len;
@@ -78,14 +88,13 @@ struct entry *entry_new(struct home *home, const void *key, size_t key_len, size
     return entry;
 }
 
-struct entry *entry_new_wrapping(struct home *home, const void *key, size_t key_len,
-                                 aside_value *value)
+struct entry *entry_new_wrapping_marked(struct home *home, unsigned marks, const void *key,
+                                        size_t key_len, aside_value *value)
 {
-    struct entry *entry = entry_new(home, key, key_len, sizeof(aside_value *));
+    struct entry *entry =
+        entry_new_marked(home, marks | ENTRY_WRAPS, key, key_len, sizeof(aside_value *));
     if (!entry)
         return NULL;
-    uint8_t marks = load_relaxed(&entry->head.marks);
-    atomic_init(&entry->head.marks, (uint8_t)(marks | ENTRY_WRAPS));
     aside_value_ref(value);
     memcpy(entry->bytes + entry_value_offset(entry), &value, sizeof(aside_value *));
     return entry;
@@ -94,7 +103,7 @@ struct entry *entry_new_wrapping(struct home *home, const void *key, size_t key_
 bool entry_charge_of(const struct home *home, size_t key_len, size_t value_size, size_t *charge)
 {
     size_t size;
-    if (!size_add(bytes_before_value(home, key_len), value_size, &size) ||
+    if (!size_add(bytes_before_value(home, marks_at(home), key_len), value_size, &size) ||
         !size_add(size, 32, charge))
         return false;
     *charge = mem_charge(size);
@@ -109,10 +118,96 @@ static size_t value_cost(const aside_value *value)
 }
 
 /* A wrapped size is the user's word: it may be any number. */
-size_t entry_charge_wrapping(const struct entry *entry, size_t own)
+size_t entry_charge_of_special(const struct entry *entry, size_t own)
 {
-    size_t sum;
-    return size_add(value_cost(entry_wrapped(entry)), own, &sum) ? sum & ~(size_t)15 : SIZE_MAX;
+    const struct entry_rare *rare = entry_rare(entry);
+    size_t sum = rare && rare->tags ? own + tags_charge(rare->tags) : own;
+    if (!entry_wraps(entry))
+        return sum;
+    return size_add(value_cost(entry_wrapped(entry)), sum, &sum) ? sum & ~(size_t)15 : SIZE_MAX;
+}
+
+/* ---- its life -------------------------------------------------------------------------------- */
+
+static int64_t after(int64_t at_ns, int64_t for_ns)
+{
+    int64_t sum;
+    return __builtin_add_overflow(at_ns, for_ns, &sum) ? CLOCK_NEVER : sum;
+}
+
+/* Until when a hit need not look further. */
+static int64_t simply_until(const struct entry *entry, const struct entry_rare *rare,
+                            int64_t expires_ns)
+{
+    int64_t early_for_ns = load_relaxed(&rare->early_for_ns);
+    if (rare->tags || entry_is_absent(entry) || early_for_ns >= expires_ns)
+        return 0;
+    return expires_ns == CLOCK_NEVER ? CLOCK_NEVER : expires_ns - early_for_ns;
+}
+
+void entry_move_life(struct entry *entry, int64_t expires_ns)
+{
+    struct entry_rare *rare = entry_rare(entry);
+    int64_t until_ns = expires_ns, serve_until_ns = expires_ns;
+    if (rare) {
+        until_ns = simply_until(entry, rare, expires_ns);
+        serve_until_ns = after(expires_ns, load_relaxed(&rare->serve_for_ns));
+        store_relaxed(&rare->claimed_until_ns, 0);
+        store_release(&rare->expires_ns, expires_ns);
+    }
+    store_relaxed(&entry_cold(entry)->serve_until_ns, serve_until_ns);
+    store_release(&entry->fresh_until_ns, until_ns);
+}
+
+static void set_ttl(struct entry_rare *rare, int64_t ttl_ns)
+{
+    int64_t ttl_ms = ttl_ns / 1000000;
+    store_relaxed(&rare->ttl_ms, ttl_ms < ENTRY_LONG_TTL ? (uint32_t)ttl_ms : ENTRY_LONG_TTL);
+}
+
+/* What is a share of the ttl grows with it, and what is not need not shrink: who looks too early sees no
+ * more than that. */
+static int64_t early_for(const struct entry_rare *rare, int64_t ttl_ns)
+{
+    uint32_t old_ms = load_relaxed(&rare->ttl_ms);
+    int64_t early_ns = load_relaxed(&rare->early_for_ns);
+    if (old_ms == ENTRY_LONG_TTL)
+        return INT64_MAX;
+    double scaled = (double)early_ns * ((double)ttl_ns / ((double)old_ms * 1e6));
+    return scaled <= (double)early_ns ? early_ns : scaled < 9e18 ? (int64_t)scaled + 1 : INT64_MAX;
+}
+
+void entry_prolong_life(struct entry *entry, int64_t now_ns, int64_t expires_ns)
+{
+    struct entry_rare *rare = entry_rare(entry);
+    if (rare && expires_ns != CLOCK_NEVER) {
+        if (load_relaxed(&rare->early_for_ns) || load_relaxed(&rare->ttl_ms) == ENTRY_LONG_TTL)
+            store_relaxed(&rare->early_for_ns, early_for(rare, expires_ns - now_ns));
+        set_ttl(rare, expires_ns - now_ns);
+    }
+    entry_move_life(entry, expires_ns);
+}
+
+void entry_set_life(struct entry *entry, const struct entry_life *life)
+{
+    struct entry_rare *rare = entry_rare(entry);
+    store_relaxed(&entry_cold(entry)->birth, entry_birth(life->now_ns, life->fetch_ns));
+    if (rare) {
+        store_relaxed(&rare->early_for_ns, life->early_for_ns);
+        store_relaxed(&rare->stale_for_ns, life->stale_for_ns);
+        store_relaxed(&rare->serve_for_ns, life->serve_for_ns);
+        store_relaxed(&rare->failure, 0);
+        store_relaxed(&rare->failures, 0);
+        set_ttl(rare, life->expires_ns - life->now_ns);
+    }
+    entry_move_life(entry, life->expires_ns);
+}
+
+bool entry_is_fresh_after_all(const struct entry *entry, int64_t now_ns)
+{
+    const struct entry_rare *rare = entry_rare(entry);
+    return rare && now_ns < load_relaxed(&rare->expires_ns) && !entry_is_absent(entry) &&
+           entry_has_valid_tags(entry);
 }
 
 /* ---- ending ---------------------------------------------------------------------------------- */
@@ -128,9 +223,20 @@ static void lone_value_free(struct lone_value *value)
     free(value);
 }
 
+/* The tags are the cache's: they go as long as that is there. */
+static void drop_tags(struct entry *entry)
+{
+    struct entry_rare *rare = entry_rare(entry);
+    if (likely(!rare))
+        return;
+    tags_drop(rare->tags);
+    rare->tags = NULL;
+}
+
 void entry_discard(struct entry *entry)
 {
     struct home *home = home_of(entry);
+    drop_tags(entry);
     aside_value *wrapped = entry_wraps(entry) ? entry_wrapped(entry) : NULL;
     mem_free(&home->mem, block_of(entry));
     aside_value_unref(wrapped);
@@ -156,6 +262,7 @@ void entry_drop(struct entry *entry)
         entry_discard(entry);
         return;
     }
+    drop_tags(entry);
     entry_pin(entry);
     if (fetch_sub_acq_rel(&entry->head.refs, 1) == 1)
         free_pinned(entry);

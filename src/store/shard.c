@@ -31,7 +31,7 @@ static void retire(struct shard *shard, struct entry *entry) REQUIRES(shard->loc
 
 static void note(struct shard *shard, struct entry *entry, aside_cause cause) REQUIRES(shard->lock)
 {
-    if (shard->listener)
+    if (shard->listener && !entry_is_absent(entry))
         removal_note(&shard->removals, entry, cause);
 }
 
@@ -111,7 +111,7 @@ static enum shard_end overwrite(struct shard *shard, uint64_t hash, _Atomic uint
     shard->bytes += charge - old_charge;
     if (charge < old_charge)
         budget_refund(shard->budget, old_charge - charge, 0);
-    note(shard, old, entry_fresh(old, now_ns) ? ASIDE_CAUSE_REPLACED : ASIDE_CAUSE_EXPIRED);
+    note(shard, old, entry_is_fresh(old, now_ns) ? ASIDE_CAUSE_REPLACED : ASIDE_CAUSE_EXPIRED);
     retire(shard, old);
     return SHARD_OK;
 }
@@ -124,7 +124,7 @@ enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry
     if (shard->limbo.bytes > shard->limbo_max)
         return SHARD_LIMBO_FULL;
     _Atomic uint64_t *word = index_locate(&shard->index, hash, entry->bytes, entry->head.key_len);
-    if (word && how == SHARD_ADD && entry_fresh(index_entry(load_relaxed(word)), now_ns))
+    if (word && how == SHARD_ADD && entry_is_fresh(index_entry(load_relaxed(word)), now_ns))
         return SHARD_EXISTS;
     lock_touch(2);
     enum shard_end end =
@@ -150,49 +150,96 @@ enum shard_end shard_delete(struct shard *shard, uint64_t hash, const void *key,
     _Atomic uint64_t *word = index_locate(&shard->index, hash, key, key_len);
     if (!word)
         return SHARD_MISS;
-    bool fresh = entry_fresh(index_entry(load_relaxed(word)), now_ns);
+    bool fresh = entry_is_fresh(index_entry(load_relaxed(word)), now_ns);
     unlink_entry(shard, word, fresh ? ASIDE_CAUSE_DELETED : ASIDE_CAUSE_EXPIRED);
     return fresh ? SHARD_OK : SHARD_MISS;
 }
 
-static enum shard_end set_times(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
-                                int64_t now_ns, int64_t fresh_until_ns, int64_t serve_until_ns)
+static enum shard_end move_life(struct shard *shard, struct entry *entry, int64_t expires_ns)
     REQUIRES(shard->lock)
 {
-    if (shard->group.closed)
-        return SHARD_CLOSED;
-    struct entry *entry = shard_find(shard, hash, key, key_len);
-    if (!entry || !entry_fresh(entry, now_ns))
-        return SHARD_MISS;
-    store_release(&entry->fresh_until_ns, fresh_until_ns);
-    store_relaxed(&entry_cold(entry)->serve_until_ns, serve_until_ns);
     wheel_remove(entry);
+    entry_move_life(entry, expires_ns);
     wheel_add(&shard->wheel, entry);
     return SHARD_OK;
 }
 
+/* A value keeps its windows, which begin now. What is remembered is over. */
 enum shard_end shard_expire(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
                             int64_t now_ns)
 {
-    return set_times(shard, hash, key, key_len, now_ns, 0, now_ns);
+    if (shard->group.closed)
+        return SHARD_CLOSED;
+    struct entry *entry = shard_find(shard, hash, key, key_len);
+    if (!entry)
+        return SHARD_MISS;
+    if (entry_is_fresh(entry, now_ns))
+        return move_life(shard, entry, now_ns);
+    struct entry_rare *rare = entry_rare(entry);
+    if (rare) /* a refresh under way is fenced, so another may begin */
+        store_relaxed(&rare->claimed_until_ns, 0);
+    if (entry_is_absent(entry) && now_ns < load_relaxed(&rare->expires_ns))
+        (void)move_life(shard, entry, now_ns);
+    return SHARD_MISS;
 }
 
 enum shard_end shard_touch(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
                            int64_t now_ns, int64_t until_ns)
 {
-    return set_times(shard, hash, key, key_len, now_ns, until_ns, until_ns);
+    if (shard->group.closed)
+        return SHARD_CLOSED;
+    struct entry *entry = shard_find(shard, hash, key, key_len);
+    if (!entry || !entry_is_fresh(entry, now_ns))
+        return SHARD_MISS;
+    wheel_remove(entry);
+    entry_prolong_life(entry, now_ns, until_ns);
+    wheel_add(&shard->wheel, entry);
+    return SHARD_OK;
 }
 
-static bool is_over(const struct entry *entry, int64_t now_ns)
+bool shard_renew(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
+                 const aside_value *value, const struct entry_life *life, uint64_t read_at)
 {
-    return load_relaxed(&entry_cold(entry)->serve_until_ns) <= now_ns;
+    struct entry *entry = shard_find(shard, hash, key, key_len);
+    if (!entry || !entry_holds(entry, value) || !entry_has_valid_tags(entry))
+        return false;
+    struct entry_rare *rare = entry_rare(entry);
+    if (rare)
+        store_relaxed(&rare->read_at, read_at);
+    wheel_remove(entry);
+    entry_set_life(entry, life);
+    wheel_add(&shard->wheel, entry);
+    return true;
+}
+
+bool shard_rearm(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
+                 int64_t now_ns, int64_t until_ns, uint64_t failure)
+{
+    struct entry *entry = shard_find(shard, hash, key, key_len);
+    struct entry_rare *rare = entry ? entry_rare(entry) : NULL;
+    if (!entry || !entry_is_servable(entry, now_ns))
+        return false;
+    if (!rare)
+        return true;
+    store_relaxed(&rare->failure, failure);
+    store_relaxed(&rare->failures, load_relaxed(&rare->failures) + 1);
+    store_release(&rare->claimed_until_ns, until_ns);
+    return true;
+}
+
+void shard_disarm(struct shard *shard, uint64_t hash, const void *key, size_t key_len)
+{
+    struct entry *entry = shard_find(shard, hash, key, key_len);
+    struct entry_rare *rare = entry ? entry_rare(entry) : NULL;
+    if (rare)
+        store_release(&rare->claimed_until_ns, 0);
 }
 
 bool shard_remove_expired(struct shard *shard, uint64_t hash, const struct entry *entry,
                           const void *key, size_t key_len, int64_t now_ns)
 {
     _Atomic uint64_t *word = index_locate(&shard->index, hash, key, key_len);
-    if (!word || index_entry(load_relaxed(word)) != entry || !is_over(entry, now_ns))
+    if (!word || index_entry(load_relaxed(word)) != entry || !entry_is_over(entry, now_ns))
         return false;
     unlink_entry(shard, word, ASIDE_CAUSE_EXPIRED);
     return true;
@@ -222,7 +269,7 @@ unsigned shard_reap(struct shard *shard, int64_t now_ns, unsigned max, unsigned 
     struct entry *entry;
     unsigned looked = 0;
     for (; looked < max && (entry = wheel_due(&shard->wheel)); looked++) {
-        if (is_over(entry, now_ns)) {
+        if (entry_is_over(entry, now_ns)) {
             unlink_entry(shard, word_of_entry(shard, entry), ASIDE_CAUSE_EXPIRED);
             ++*reaped;
         } else {
@@ -295,7 +342,8 @@ static void tell_of(const struct shard *shard, struct entry **entries, unsigned 
 {
     struct link_list removals = {NULL, NULL, 0};
     for (unsigned i = 0; i < count; i++)
-        removal_note(&removals, entries[i], cause);
+        if (!entry_is_absent(entries[i]))
+            removal_note(&removals, entries[i], cause);
     removal_tell(shard->listener, &removals);
 }
 

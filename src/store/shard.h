@@ -104,6 +104,18 @@ enum shard_end shard_expire(struct shard *shard, uint64_t hash, const void *key,
                             int64_t now_ns) REQUIRES(shard->lock);
 enum shard_end shard_touch(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
                            int64_t now_ns, int64_t until_ns) REQUIRES(shard->lock);
+/* Renews the key's entry in its place if it has this value and no tag of it was invalidated; read_at is
+ * the tags' count before the source said that it is still good. False: it was not. */
+bool shard_renew(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
+                 const aside_value *value, const struct entry_life *life, uint64_t read_at)
+    REQUIRES(shard->lock);
+/* A refresh has failed: until_ns, nobody else begins one. False: there is no value, fresh or stale, that
+ * may be served instead. */
+bool shard_rearm(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
+                 int64_t now_ns, int64_t until_ns, uint64_t failure) REQUIRES(shard->lock);
+/* A refresh has ended well and changed nothing: whoever finds that due begins another. */
+void shard_disarm(struct shard *shard, uint64_t hash, const void *key, size_t key_len)
+    REQUIRES(shard->lock);
 /* The key's entry, fresh or not, or NULL. */
 struct entry *shard_find(struct shard *shard, uint64_t hash, const void *key, size_t key_len)
     REQUIRES(shard->lock);

@@ -1,6 +1,8 @@
 /* store/store -- see store.h. */
 #include "store/store.h"
 
+#include "freshness/rules.h"
+
 #include <assert.h>
 #include <sched.h>
 
@@ -53,7 +55,9 @@ bool store_init(struct store *store, struct home *home, const struct hash_seed *
     store->seed = *seed;
     store->shard_mask = shards - 1;
     store->home = home;
+    tags_init(&store->tags, &home->mem, &store->budget, (const uint8_t *)seed->key);
     if (!init_policy(store, options)) {
+        tags_fini(&store->tags);
         mem_free(&home->mem, store->shards_block);
         return false;
     }
@@ -73,6 +77,7 @@ void store_fini(struct store *store)
 {
     for (size_t i = 0; i <= store->shard_mask; i++)
         shard_fini(&store->shards[i]);
+    tags_fini(&store->tags);
     if (store->evicts)
         referee_fini(&store->referee);
     mem_free(&store->home->mem, store->shards_block);
@@ -292,18 +297,30 @@ aside_status store_put(struct store *store, uint64_t hash, struct entry *entry, 
     }
 }
 
-/* What was not stored is kept by handles alone, from before anybody can see it. */
-static void settle(struct store *store, struct flight *flight, bool stored, bool refused)
+/* The tags go with what is stored; what is not stored must not outlive them with them. */
+static void settle_tags(struct flight *flight, struct entry *entry, bool stored)
 {
-    if (!stored && flight->answer.entry)
+    struct entry_rare *rare = entry ? entry_rare(entry) : NULL;
+    if (rare && rare->tags && stored)
+        flight->answer.tags = NULL;
+    else if (rare)
+        rare->tags = NULL;
+}
+
+/* What was not stored is kept by handles alone, from before anybody can see it. */
+static void settle(struct store *store, struct flight *flight, struct entry *entry, bool stored,
+                   bool refused)
+{
+    settle_tags(flight, entry, stored);
+    if (flight->answer.entry && !(stored && flight->answer.entry == entry))
         entry_pin(flight->answer.entry);
     if (flight_is_lost(flight))
         return;
     flight->stored = stored;
-    flight->overtaken = flight->overtaken || !group_may_store(flight);
+    flight->overtaken = flight->overtaken || flight->outdated || !group_may_store(flight);
     group_end(flight->group, flight);
     flight_count(flight);
-    if (stored)
+    if (stored && flight->answer.status == ASIDE_OK)
         thread_count_locked(&store->home->account, COUNTER_fetch_stored, 1);
     if (refused && !flight->overtaken)
         thread_count_locked(&store->home->account, COUNTER_store_refused, 1);
@@ -313,26 +330,133 @@ static void settle(struct store *store, struct flight *flight, bool stored, bool
     (void)group_settle(flight, flight->answer.status);
 }
 
-bool store_publish(struct store *store, struct flight *flight, struct entry *entry, int64_t now_ns)
+/* How often in a row it has failed, this time included. */
+static uint64_t failures(struct shard *shard, const struct flight *flight) REQUIRES(shard->lock)
+{
+    struct entry *old = shard_find(shard, flight->hash, flight->key, flight->key_len);
+    struct entry_rare *rare = old ? entry_rare(old) : NULL;
+    return rare ? 1 + load_relaxed(&rare->failures) : 1;
+}
+
+/* It is forgotten only after as long again, so that the next one counts. */
+static void date_failure(struct entry *entry, const struct flight *flight, uint64_t times,
+                         int64_t first_ms, int64_t now_ns)
+{
+    int64_t ms = rules_backoff_ms(&flight->rules, first_ms, times);
+    int64_t expires_ns = clock_after_ms(now_ns, ms);
+    struct entry_life life = {
+        .now_ns = now_ns, .expires_ns = expires_ns, .serve_for_ns = expires_ns - now_ns};
+    entry_set_life(entry, &life);
+    store_relaxed(&entry_rare(entry)->failures, (uint32_t)times);
+}
+
+static enum shard_end put_failure(struct shard *shard, struct flight *flight,
+                                  const struct store_news *news, int64_t now_ns)
+    REQUIRES(shard->lock)
+{
+    const struct flight_answer *answer = &flight->answer;
+    uint64_t failure = entry_failure(answer->status, answer->code);
+    int64_t until_ns = clock_after_ms(now_ns, flight->rules.throttle_ms);
+    if (shard_rearm(shard, flight->hash, flight->key, flight->key_len, now_ns, until_ns, failure) ||
+        !news->entry)
+        return SHARD_MISS;
+    date_failure(news->entry, flight, failures(shard, flight), news->backoff_ms, now_ns);
+    store_relaxed(&entry_rare(news->entry)->failure, failure);
+    return shard_put(shard, flight->hash, news->entry, SHARD_SET, now_ns);
+}
+
+/* A success that is not stored ends all the same what is remembered. */
+static void forget_absent(struct shard *shard, const struct flight *flight, int64_t now_ns)
+    REQUIRES(shard->lock)
+{
+    const struct entry *old = shard_find(shard, flight->hash, flight->key, flight->key_len);
+    if (old && entry_is_absent(old))
+        (void)shard_delete(shard, flight->hash, flight->key, flight->key_len, now_ns);
+}
+
+/* SHARD_OK: it was stored, or renewed. */
+static enum shard_end put_news(struct shard *shard, struct flight *flight,
+                               const struct store_news *news, int64_t now_ns) REQUIRES(shard->lock)
+{
+    switch (news->kind) {
+    case STORE_PUT: return shard_put(shard, flight->hash, news->entry, SHARD_SET, now_ns);
+    case STORE_KILL:
+        (void)shard_delete(shard, flight->hash, flight->key, flight->key_len, now_ns);
+        return SHARD_MISS;
+    case STORE_RENEW:
+        return shard_renew(shard, flight->hash, flight->key, flight->key_len, flight->value,
+                           &news->life, flight->read_at)
+                   ? SHARD_OK
+                   : SHARD_FENCED;
+    case STORE_FAILURE: return put_failure(shard, flight, news, now_ns);
+    default: forget_absent(shard, flight, now_ns); return SHARD_MISS;
+    }
+}
+
+/* The previous value is what it brings, and that has died with a tag. What tags it had nobody knows any
+ * more once its entry is gone: then it may have been any. */
+static bool is_previous_outdated(struct shard *shard, const struct flight *flight)
+    REQUIRES(shard->lock)
+{
+    if (!flight->answer.not_modified || !flight->previous_tagged)
+        return false;
+    const struct entry *entry = shard_find(shard, flight->hash, flight->key, flight->key_len);
+    if (entry && entry_holds(entry, flight->previous))
+        return !entry_has_valid_tags(entry);
+    return tags_now(flight->tags) != flight->read_at;
+}
+
+/* Nothing of it may be stored if a write, or a tag that it has, was faster. */
+static enum shard_end put_unless_fenced(struct shard *shard, struct flight *flight,
+                                        const struct store_news *news, bool fits, int64_t now_ns)
+    REQUIRES(shard->lock)
+{
+    if (flight_is_lost(flight))
+        return SHARD_FENCED;
+    flight->outdated =
+        !tags_valid(flight->answer.tags, flight->read_at) || is_previous_outdated(shard, flight);
+    if (!fits)
+        return SHARD_NO_ROOM;
+    if (flight->overtaken || flight->outdated || !group_may_store(flight))
+        return SHARD_FENCED;
+    return put_news(shard, flight, news, now_ns);
+}
+
+/* It found a value, nobody was faster, and yet there is no newer one: it is not to be stored, or there is
+ * no room for it. */
+static bool changes_nothing(const struct flight *flight, enum shard_end end)
+{
+    return end != SHARD_OK && flight->answer.status == ASIDE_OK && flight->previous &&
+           !flight->overtaken && group_may_store(flight);
+}
+
+static void end_publishing(struct store *store, struct shard *shard, struct flight *flight,
+                           struct entry *entry, enum shard_end end) REQUIRES(shard->lock)
+{
+    if (changes_nothing(flight, end))
+        shard_disarm(shard, flight->hash, flight->key, flight->key_len);
+    settle(store, flight, entry, end == SHARD_OK, entry && needs_relief(end));
+}
+
+bool store_publish(struct store *store, struct flight *flight, const struct store_news *news,
+                   int64_t now_ns)
 {
     struct shard *shard = store_shard(store, flight->hash);
-    bool fits = entry && budget_could_have(&store->budget, entry_charge(entry));
-    if (fits)
+    struct entry *entry = news->entry;
+    bool fits = !entry || budget_could_have(&store->budget, entry_charge(entry));
+    if (entry)
         fetch_add_relaxed(&entry->head.refs, 1);
-    enum shard_end end = SHARD_FENCED;
+    enum shard_end end;
     struct aftermath after;
     thread_count_prepare(&store->home->account);
     for (unsigned turn = 0;; turn++) {
         bool last = turn == MOST_TURNS || !fits;
         lock_take(&shard->lock);
-        if (fits && group_may_store(flight))
-            end = shard_put(shard, flight->hash, entry, SHARD_SET, now_ns);
-        else if (fits)
-            end = SHARD_FENCED;
+        end = put_unless_fenced(shard, flight, news, fits, now_ns);
         struct budget_room lacking = shard->lacking;
         bool retry = needs_relief(end) && !last;
         if (!retry)
-            settle(store, flight, fits && end == SHARD_OK, entry && end != SHARD_OK);
+            end_publishing(store, shard, flight, entry, end);
         unlock(shard, &after);
         if (!retry)
             flight_wake_others(flight);
@@ -342,9 +466,21 @@ bool store_publish(struct store *store, struct flight *flight, struct entry *ent
         if (!relieve(store, shard, &end, &lacking))
             turn = MOST_TURNS - 1;
     }
-    if (fits && end != SHARD_OK)
+    bool stored = entry && end == SHARD_OK;
+    if (entry && !stored)
         (void)fetch_sub_acq_rel(&entry->head.refs, 1);
-    return fits && end == SHARD_OK;
+    return stored;
+}
+
+bool store_holds(struct store *store, uint64_t hash, const void *key, size_t key_len,
+                 const aside_value *value, bool rare)
+{
+    struct shard *shard = store_shard(store, hash);
+    lock_take(&shard->lock);
+    const struct entry *entry = shard_find(shard, hash, key, key_len);
+    bool holds = entry && entry_holds(entry, value) && (!rare || entry_rare(entry));
+    lock_release(&shard->lock);
+    return holds;
 }
 
 aside_status store_drop(struct store *store, uint64_t hash, const void *key, size_t key_len,
@@ -514,6 +650,7 @@ void store_fork_child(struct store *store)
         lasting += index_charge(&shard->index) + shard->memory_bytes;
         entries += shard->index.count;
     }
+    lasting += tags_lasting(&store->tags);
     budget_recount(&store->budget, bytes, lasting, entries);
 }
 

@@ -24,6 +24,7 @@ struct store {
     struct home *home;        /* immutable */
     void *shards_block;
     struct budget budget;
+    struct tags tags;
     struct referee referee;
     _Atomic uint32_t next_victim; /* shard at which the search for room goes on */
     _Atomic uint32_t next_reaped; /* and that for what is over */
@@ -47,10 +48,29 @@ static inline struct shard *store_shard(const struct store *store, uint64_t hash
  * ASIDE_OK. */
 aside_status store_put(struct store *store, uint64_t hash, struct entry *entry, enum shard_put how,
                        int64_t now_ns);
-/* Stores the entry (NULL: nothing) unless the flight may not, and settles the flight by its
- * answer, in one hold of the lock; wakes. Takes a reference of its own to the entry if it returns
- * true. */
-bool store_publish(struct store *store, struct flight *flight, struct entry *entry, int64_t now_ns);
+/* What a fetch's answer is for the store. */
+enum store_news_kind {
+    STORE_NOTHING, /* it is handed over only */
+    STORE_PUT,     /* a value, or that there is none, to be remembered */
+    STORE_KILL,    /* there is none: what was there goes */
+    STORE_RENEW,   /* what was there is still good */
+    STORE_FAILURE  /* what was there serves on, or the failure is remembered */
+};
+
+struct store_news {
+    enum store_news_kind kind;
+    struct entry *entry;    /* to put; of a failure, to remember it by, or NULL */
+    struct entry_life life; /* to renew by */
+    int64_t backoff_ms;     /* of a first failure */
+};
+
+/* Stores the news unless the flight may not, and settles the flight by its answer, in one hold of the
+ * lock; wakes. Takes a reference of its own to the entry if it returns true. */
+bool store_publish(struct store *store, struct flight *flight, const struct store_news *news,
+                   int64_t now_ns);
+/* The key's entry has this value still; and it is rare if that is asked. */
+bool store_holds(struct store *store, uint64_t hash, const void *key, size_t key_len,
+                 const aside_value *value, bool rare);
 
 enum store_drop { STORE_DELETE, STORE_EXPIRE };
 aside_status store_drop(struct store *store, uint64_t hash, const void *key, size_t key_len,

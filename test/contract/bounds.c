@@ -111,6 +111,34 @@ TEST(many_small_entries_count_with_their_index)
     end_cache(cache);
 }
 
+/* False: not even the large entry and its own table fit. */
+static bool fill_beside_a_large_one(size_t left)
+{
+    static struct tally tally;
+    aside_cache *cache = open_bounded(2 * MIB, 0);
+    memset((void *)&tally, 0, sizeof tally);
+    aside_status status = tally_set(&tally, cache, "large", 2 * MIB - left, ASIDE_FOREVER);
+    CHECK(status == ASIDE_OK || status == ASIDE_E_BUSY);
+    for (uint32_t i = 0; i < 50; i++) {
+        CHECK_STATUS(aside_set(cache, &i, sizeof i, "v", 1, ASIDE_FOREVER), ASIDE_OK);
+        check_bounds(cache, 2 * MIB, 0);
+    }
+    end_cache(cache);
+    CHECK_INT(tally.freed, 1);
+    CHECK_INT(ledger.live_blocks, 0);
+    return status == ASIDE_OK;
+}
+
+/* A part of the cache that had no entry needs a table before it has one. However much a large entry
+ * elsewhere leaves, it makes room for that, too. */
+TEST(a_table_makes_room_for_itself)
+{
+    unsigned fitted = 0;
+    for (size_t left = 1024; left <= 16384; left += 64)
+        fitted += fill_beside_a_large_one(left);
+    CHECK(fitted > 100);
+}
+
 TEST(what_can_never_fit_is_refused_and_evicts_nothing)
 {
     static char bytes[3 * MIB];

@@ -240,42 +240,141 @@ static aside_status leave_pending(aside_fetch *fetch, void *arg)
     return ASIDE_PENDING;
 }
 
+/* A call whose token has fired, during which something happens as it reads the clock. */
+struct looking {
+    struct acting_clock clock;
+    int reading; /* at which it happens */
+    bool recordless;
+    struct ledger ledger;
+    struct source source;
+    struct caller caller;
+};
+
 static void *set_ready(void *caller)
 {
     put(((struct caller *)caller)->cache, ((struct caller *)caller)->key, "ready", ASIDE_FOREVER);
     return NULL;
 }
 
+static void *close_it(void *caller)
+{
+    CHECK_STATUS(aside_close(((struct caller *)caller)->cache), ASIDE_OK);
+    return NULL;
+}
+
+static void *look_with_fired_token(void *arg)
+{
+    struct looking *looking = (struct looking *)arg;
+    if (looking->recordless)
+        process_fail_alloc(1, true);
+    acting_clock_arm(&looking->clock, looking->reading);
+    (void)caller_run(&looking->caller);
+    process_fail_alloc(0, false);
+    return NULL;
+}
+
+/* In a cache and on a thread of its own. True: the call read the clock that often. */
+static bool look_once(struct looking *looking, thread_fn act)
+{
+    aside_options options = quiet_options();
+    options.clock = acting_clock_init(&looking->clock, act, &looking->caller);
+    options.alloc = ledger_init(&looking->ledger);
+    aside_cancel *token = token_new();
+    aside_cancel_fire(token);
+    source_init(&looking->source, "fetched", false);
+    caller_ask(&looking->caller, open_cache(&options), "k", &looking->source, token);
+    thread_join(thread_start(look_with_fired_token, looking));
+    bool acted = looking->clock.readings_left <= 0;
+    looking->clock.readings_left = 0;
+    CHECK_INT(STAT(looking->caller.cache, refused), !acted);
+    CHECK_INT(looking->source.fetches, 0);
+    CHECK(acted || looking->caller.status == ASIDE_E_CANCELLED);
+    end_cache(looking->caller.cache);
+    aside_cancel_unref(token);
+    return acted;
+}
+
 /* Whenever it comes: as long as the call looks at the clock, it looks for the value after that. */
+static void look_for_what_is_set(bool recordless)
+{
+    static struct looking looking;
+    looking.recordless = recordless;
+    looking.reading = 1;
+    for (; look_once(&looking, set_ready); looking.reading++) {
+        CHECK_STATUS(looking.caller.status, ASIDE_OK);
+        CHECK_INT(looking.caller.result.outcome, ASIDE_OUTCOME_HIT);
+        CHECK(value_is(looking.caller.result.value, "ready"));
+        caller_drop(&looking.caller);
+    }
+    CHECK(looking.reading > 1);
+}
+
+static void look_for_what_is_closed(bool recordless)
+{
+    static struct looking looking;
+    looking.recordless = recordless;
+    looking.reading = 1;
+    for (; look_once(&looking, close_it); looking.reading++)
+        CHECK_STATUS(looking.caller.status, ASIDE_E_CLOSED);
+    CHECK(looking.reading > 1);
+}
+
+/* So that the record there is is this thread's, and those that it starts need memory for theirs. */
+static void take_the_record(void)
+{
+    aside_cache *cache = open_quiet();
+    CHECK_STATUS(look(cache, "k"), ASIDE_MISS);
+    end_cache(cache);
+}
+
 TEST(a_value_that_is_set_while_a_call_with_a_fired_token_looks_wins)
+{
+    look_for_what_is_set(false);
+}
+
+TEST(a_value_that_is_set_while_such_a_call_looks_wins_for_a_thread_without_a_record_too)
+{
+    take_the_record();
+    look_for_what_is_set(true);
+}
+
+TEST(a_cache_that_is_closed_while_a_call_with_a_fired_token_looks_is_closed)
+{
+    look_for_what_is_closed(false);
+}
+
+TEST(a_cache_that_is_closed_while_such_a_call_looks_is_closed_to_a_thread_without_a_record_too)
+{
+    take_the_record();
+    look_for_what_is_closed(true);
+}
+
+/* Each key is set between the two looks of a call. Some are in the larger table then, some in the
+ * smaller one yet, and not each is where it is looked for first. */
+TEST(a_call_with_a_fired_token_looks_while_the_table_grows)
 {
     struct acting_clock clock;
     struct caller caller;
     struct source source;
     aside_options options = quiet_options();
     options.clock = acting_clock_init(&clock, set_ready, &caller);
+    options.max_bytes = 500000; /* few, and so large, tables */
     aside_cache *cache = open_cache(&options);
     aside_cancel *token = token_new();
-    int reading = 0;
+    char key[16];
     source_init(&source, "fetched", false);
     aside_cancel_fire(token);
-    caller_ask(&caller, cache, "k", &source, token);
-    do {
-        CHECK_STATUS(aside_clear(cache), ASIDE_OK);
-        acting_clock_arm(&clock, ++reading);
-        (void)caller_run(&caller);
-        if (clock.readings_left > 0)
-            break;
-        CHECK_STATUS(caller.status, ASIDE_OK);
-        CHECK_INT(caller.result.outcome, ASIDE_OUTCOME_HIT);
+    for (int i = 0; i < 1500; i++) {
+        snprintf(key, sizeof key, "%d", i);
+        caller_ask(&caller, cache, key, &source, token);
+        CHECK_STATUS(caller_run(&caller), ASIDE_E_CANCELLED);
+        acting_clock_arm(&clock, 2);
+        CHECK_STATUS(caller_run(&caller), ASIDE_OK);
         CHECK(value_is(caller.result.value, "ready"));
         caller_drop(&caller);
-    } while (reading < 100);
-    CHECK_STATUS(caller.status, ASIDE_E_CANCELLED);
-    CHECK(reading > 2); /* it looked before it asked the token, and after */
-    CHECK_INT(STAT(cache, refused), 1);
+    }
+    CHECK_INT(STAT(cache, refused), 1500);
     CHECK_INT(source.fetches, 0);
-    clock.readings_left = 0;
     aside_cancel_unref(token);
     end_cache(cache);
 }

@@ -301,7 +301,7 @@ TEST(no_bad_call_is_taken)
 {
     static int thing;
     aside_group *group = group_open(NULL);
-    aside_call good = ASIDE_CALL_INIT, bad[9];
+    aside_call good = ASIDE_CALL_INIT, bad[12];
     aside_result result = ASIDE_RESULT_INIT;
     good.fetch = never_fetch;
     for (size_t i = 0; i < COUNT_OF(bad); i++)
@@ -318,6 +318,11 @@ TEST(no_bad_call_is_taken)
     bad[8].arg = &thing;
     bad[8].arg_size = sizeof thing;
     bad[8].arg_retain = bad[8].arg_release = no_hook;
+    bad[9].jitter.kind = ASIDE_JITTER_PERCENT + 1; /* as the ttl */
+    bad[10].jitter.kind = ASIDE_JITTER_NONE;
+    bad[10].jitter.amount = -1;
+    bad[11].jitter.kind = ASIDE_JITTER_ADD;
+    bad[11].jitter.amount = INT64_MIN;
     for (size_t i = 0; i < COUNT_OF(bad); i++)
         CHECK_STATUS(try_call(group, &bad[i]), ASIDE_E_INVALID);
     CHECK_STATUS(try_call(group, NULL), ASIDE_E_INVALID);
@@ -436,6 +441,26 @@ TEST(the_ttl_of_a_call_and_of_a_fetch_have_no_effect)
         asker_drop(&asker);
     }
     CHECK_INT(source.fetches, COUNT_OF(ttls));
+    group_end(group);
+}
+
+TEST(the_jitter_of_a_call_has_no_effect)
+{
+    static const aside_jitter jitters[] = {{ASIDE_JITTER_DEFAULT, 0},
+                                           {ASIDE_JITTER_NONE, 0},
+                                           {ASIDE_JITTER_ADD, 1000},
+                                           {ASIDE_JITTER_PERCENT, 100}};
+    aside_group *group = group_open(NULL);
+    struct source source;
+    source_init(&source, "v", false);
+    for (size_t i = 0; i < COUNT_OF(jitters); i++) {
+        struct asker asker;
+        asker_ask(&asker, group, "k", &source, NULL);
+        asker.call.jitter = jitters[i];
+        CHECK_STATUS(asker_run(&asker), ASIDE_OK); /* which looks at ttl_left_ms */
+        asker_drop(&asker);
+    }
+    CHECK_INT(source.fetches, COUNT_OF(jitters));
     group_end(group);
 }
 

@@ -205,6 +205,93 @@ TEST(a_fetch_that_never_ran_has_no_time)
     end_cache(cache);
 }
 
+/* A cache whose memory is not the process's, and whose fetch is completed by hand. */
+struct shortage {
+    struct ledger ledger;
+    struct fake_clock clock;
+    aside_cache *cache;
+    aside_fetch *fetch;
+};
+
+static void shortage_begin(struct shortage *shortage)
+{
+    aside_options options = quiet_options();
+    options.name = "users";
+    options.alloc = ledger_init(&shortage->ledger);
+    options.clock = fake_clock_init(&shortage->clock);
+    shortage->cache = open_cache(&options);
+}
+
+/* One fetch that took a millisecond, by whoever counted it. */
+static void shortage_end(struct shortage *shortage)
+{
+    write_one(shortage->cache);
+    check_sample("fetch_duration_seconds_bucket", ",le=\"0.0005\"", 0);
+    check_sample("fetch_duration_seconds_bucket", ",le=\"0.001\"", 1);
+    check_sample("fetch_duration_seconds_count", "", 1);
+    check_line("aside_fetch_duration_seconds_sum{cache=\"users\"} 0.001");
+    end_cache(shortage->cache);
+    CHECK_INT(shortage->ledger.live_blocks, 0);
+}
+
+static void *complete_while_memory_is_short(void *arg)
+{
+    struct shortage *shortage = (struct shortage *)arg;
+    process_fail_alloc(1, true);
+    fake_clock_advance_ms(&shortage->clock, 1, shortage->cache);
+    CHECK_STATUS(aside_fetch_copy(shortage->fetch, "v", 1), ASIDE_OK);
+    CHECK_STATUS(aside_fetch_complete(shortage->fetch, ASIDE_OK), ASIDE_OK);
+    process_fail_alloc(0, false);
+    aside_fetch_unref(shortage->fetch);
+    return NULL;
+}
+
+static aside_status leave_to_another_thread(aside_fetch *fetch, void *arg)
+{
+    struct shortage *shortage = (struct shortage *)arg;
+    shortage->fetch = aside_fetch_ref(fetch);
+    thread_join(thread_start(complete_while_memory_is_short, shortage));
+    return ASIDE_PENDING;
+}
+
+TEST(a_fetch_that_a_thread_without_a_record_completes_is_counted)
+{
+    static struct shortage shortage;
+    struct caller caller;
+    shortage_begin(&shortage);
+    caller_init(&caller, shortage.cache, "k", leave_to_another_thread, &shortage);
+    CHECK_STATUS(caller_run(&caller), ASIDE_OK);
+    caller_drop(&caller);
+    shortage_end(&shortage);
+}
+
+static aside_status take_a_millisecond(aside_fetch *fetch, void *arg)
+{
+    struct shortage *shortage = (struct shortage *)arg;
+    fake_clock_advance_ms(&shortage->clock, 1, shortage->cache);
+    return aside_fetch_copy(fetch, "v", 1);
+}
+
+/* A thread has counters for the caches that it met first and a few more. */
+TEST(a_fetch_of_a_thread_without_counters_for_the_cache_is_counted)
+{
+    static struct shortage shortage;
+    aside_cache *earlier[8];
+    struct caller caller;
+    for (size_t i = 0; i < COUNT_OF(earlier); i++)
+        earlier[i] = open_quiet();
+    CHECK_STATUS(look(earlier[0], "k"), ASIDE_MISS);
+    shortage_begin(&shortage);
+    process_fail_alloc(1, true);
+    caller_init(&caller, shortage.cache, "k", take_a_millisecond, &shortage);
+    CHECK_STATUS(caller_run(&caller), ASIDE_OK);
+    process_fail_alloc(0, false);
+    caller_drop(&caller);
+    shortage_end(&shortage);
+    for (size_t i = 0; i < COUNT_OF(earlier); i++)
+        end_cache(earlier[i]);
+}
+
 /* ---- names, errors, callbacks -------------------------------------------------------------------- */
 
 TEST(a_name_of_any_characters_is_a_label)

@@ -25,9 +25,12 @@ rooms() {
 0 base/epoch
 0 base/home
 0 base/counter
+0 freshness/jitter
+0 freshness/rules
 1 store/link
-1 store/entry
 1 store/budget
+1 store/tags
+1 store/entry
 1 store/index
 1 store/wheel
 1 store/sketch
@@ -38,6 +41,7 @@ rooms() {
 1 store/limbo
 1 flight/waiter
 1 flight/cancel
+1 flight/inbox
 1 flight/executor
 1 flight/group
 1 flight/graph
@@ -47,15 +51,19 @@ rooms() {
 2 flight/run
 2 flight/call
 2 flight/solo
-2 freshness/jitter
 3 cache/options
 3 cache/reaper
 4 cache/cache
 4 cache/read
 4 cache/stats
+4 cache/page
 4 cache/metrics
+4 cache/flights
 4 cache/alone
+4 cache/sight
+4 cache/answer
 4 cache/fetch
+4 cache/async
 4 cache/verbs
 4 cache/text
 END

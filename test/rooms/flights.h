@@ -44,7 +44,7 @@ static void adopt(void *owned_by)
     adopted++;
 }
 
-static const struct flight_owner owner = {publish, release, adopt};
+static const struct flight_owner owner = {publish, release, adopt, NULL};
 
 static void begin(void)
 {

@@ -317,20 +317,6 @@ TEST(keys_made_of_one_another_by_length_do_not_collide)
     }
 }
 
-TEST(a_processor_without_aes_has_the_same_cache)
-{
-    aside_options options = quiet_options();
-    aside_cache *cache = open_cache(&options);
-    cache->store.seed.by_aes = false;
-    for (uint32_t i = 0; i < 2000; i++)
-        CHECK_STATUS(aside_set(cache, &i, sizeof i, &i, sizeof i, ASIDE_FOREVER), ASIDE_OK);
-    for (uint32_t i = 0, found; i < 2000; i++) {
-        CHECK_STATUS(aside_copy(cache, &i, sizeof i, &found, sizeof found, NULL), ASIDE_OK);
-        CHECK_INT(found, i);
-    }
-    end_cache(cache);
-}
-
 TEST(seeds_are_drawn_and_differ)
 {
     struct hash_seed one, other;

@@ -359,7 +359,10 @@ static aside_status fetch_planned(aside_fetch *fetch, void *arg)
 static aside_status status_of(const struct plan *plan)
 {
     switch (plan->answer) {
-    case ANSWER_NOT_FOUND: expected.fetch_not_found++; return ASIDE_NOT_FOUND;
+    case ANSWER_NOT_FOUND:
+        drop_slot(plan->key); /* also what lingers past its time */
+        expected.fetch_not_found++;
+        return ASIDE_NOT_FOUND;
     case ANSWER_FAIL: expected.fetch_errors++; return ASIDE_E_FETCH;
     case ANSWER_STATUS: expected.fetch_errors++; return ASIDE_E_TIMEOUT;
     case ANSWER_NOTHING: expected.fetch_errors++; return ASIDE_E_INVALID;

@@ -499,6 +499,42 @@ TEST(a_hit_by_whatever_verb_is_heard_unless_it_is_the_same_again)
     end_cache(cache);
 }
 
+struct second_look {
+    struct acting_clock clock;
+    aside_cache *cache;
+    size_t heard;
+};
+
+static void *set_between_the_looks(void *arg)
+{
+    struct second_look *between = arg;
+    put(between->cache, "k", "v", ASIDE_FOREVER);
+    between->heard = between->cache->store.referee.heard;
+    return NULL;
+}
+
+/* At its second reading of the clock a call whose token has fired looks again. */
+TEST(a_hit_by_the_second_look_of_a_call_is_heard)
+{
+    struct second_look between;
+    struct caller caller;
+    aside_options options = quiet_options();
+    options.max_entries = CAPACITY;
+    options.clock = acting_clock_init(&between.clock, set_between_the_looks, &between);
+    aside_cache *cache = between.cache = open_cache(&options);
+    aside_cancel *token = token_new();
+    aside_cancel_fire(token);
+    store_relaxed(&cache->store.referee.share, UINT32_MAX);
+    caller_init(&caller, cache, "k", fetch_nothing, NULL);
+    caller.call.cancel = token;
+    acting_clock_arm(&between.clock, 2);
+    CHECK_STATUS(caller_run(&caller), ASIDE_OK);
+    caller_drop(&caller);
+    CHECK_INT(cache->store.referee.heard, between.heard + 1);
+    aside_cancel_unref(token);
+    end_cache(cache);
+}
+
 TEST(a_cache_in_which_all_hit_soon_stops_listening)
 {
     aside_cache *cache = open_bounded(CAPACITY);
