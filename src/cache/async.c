@@ -68,12 +68,10 @@ static void unref(struct async *a)
 
 static struct async *allocate(aside_cache *cache, size_t key_len, const aside_call *call)
 {
-    size_t size;
-    if (call->arg_size > SIZE_MAX / 2 ||
-        !size_add(sizeof(struct async), size_padded(call->arg_size), &size) ||
-        !size_add(size, key_len, &size))
+    if (call->arg_size > SIZE_MAX / 2) /* what comes to it is small */
         return NULL;
-    return mem_alloc(&cache->host.home->mem, size);
+    return mem_alloc(&cache->host.home->mem,
+                     sizeof(struct async) + size_padded(call->arg_size) + key_len);
 }
 
 static void copy_in(struct async *a, const struct flight_key *key, const aside_call *call)
@@ -413,10 +411,9 @@ static bool go_pending(struct async *a, bool here)
 static void begins_no_more(void *async)
 {
     struct async *a = async;
-    if (a->flight) {
-        leave_list(a);
-        flight_unref(a->flight);
-    }
+    invariant(a->flight); /* which was handed over */
+    leave_list(a);
+    flight_unref(a->flight);
     if (a->inbox)
         inbox_delist(&a->item);
     unref(a);

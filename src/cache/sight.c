@@ -99,9 +99,8 @@ enum sight sight_of(const struct entry *entry, const struct onlooker *by)
 bool sight_claim(const struct entry *entry, int64_t now_ns, int64_t until_ns)
 {
     struct entry_rare *rare = entry_rare(entry);
-    int64_t claimed_ns = rare ? load_relaxed(&rare->claimed_until_ns) : 0;
-    if (!rare || is_claimed(rare, now_ns) ||
-        !compare_swap(&rare->claimed_until_ns, &claimed_ns, until_ns))
+    int64_t claimed_ns = load_relaxed(&rare->claimed_until_ns);
+    if (is_claimed(rare, now_ns) || !compare_swap(&rare->claimed_until_ns, &claimed_ns, until_ns))
         return false;
     store_relaxed(&rare->failure, entry_failure(ASIDE_OK, (int)fork_generation()));
     return true;

@@ -80,7 +80,7 @@ aside_status request_refuse(struct request *r, aside_status status)
 static bool says_of_source(const struct request *r, aside_status status)
 {
     return status < 0 && (r->said || status == ASIDE_E_FETCH_TIMEOUT || status == ASIDE_E_BUSY ||
-                          status == ASIDE_E_NOMEM || status == ASIDE_E_WORKER);
+                          status == ASIDE_E_NOMEM);
 }
 
 aside_status request_substitute(struct request *r, aside_status status)

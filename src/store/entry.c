@@ -121,7 +121,7 @@ static size_t value_cost(const aside_value *value)
 size_t entry_charge_of_special(const struct entry *entry, size_t own)
 {
     const struct entry_rare *rare = entry_rare(entry);
-    size_t sum = rare && rare->tags ? own + tags_charge(rare->tags) : own;
+    size_t sum = rare ? own + tags_charge(rare->tags) : own;
     if (!entry_wraps(entry))
         return sum;
     return size_add(value_cost(entry_wrapped(entry)), sum, &sum) ? sum & ~(size_t)15 : SIZE_MAX;

@@ -201,8 +201,9 @@ bool shard_renew(struct shard *shard, uint64_t hash, const void *key, size_t key
                  const aside_value *value, const struct entry_life *life, uint64_t read_at)
 {
     struct entry *entry = shard_find(shard, hash, key, key_len);
-    if (!entry || !entry_holds(entry, value) || !entry_has_valid_tags(entry))
+    if (!entry)
         return false;
+    invariant(entry_holds(entry, value));
     struct entry_rare *rare = entry_rare(entry);
     if (rare)
         store_relaxed(&rare->read_at, read_at);

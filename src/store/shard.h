@@ -104,8 +104,8 @@ enum shard_end shard_expire(struct shard *shard, uint64_t hash, const void *key,
                             int64_t now_ns) REQUIRES(shard->lock);
 enum shard_end shard_touch(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
                            int64_t now_ns, int64_t until_ns) REQUIRES(shard->lock);
-/* Renews the key's entry in its place if it has this value and no tag of it was invalidated; read_at is
- * the tags' count before the source said that it is still good. False: it was not. */
+/* Renews the key's entry, which has this value, in its place; read_at is the tags' count before the
+ * source said that it is still good. False: it has been evicted, or reaped. */
 bool shard_renew(struct shard *shard, uint64_t hash, const void *key, size_t key_len,
                  const aside_value *value, const struct entry_life *life, uint64_t read_at)
     REQUIRES(shard->lock);
