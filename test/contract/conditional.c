@@ -791,3 +791,89 @@ TEST(a_tag_that_the_previous_value_does_not_have_may_be_deleted_meanwhile)
     CHECK_STATUS(look(scene.cache, "k"), ASIDE_OK);
     scene_end(&scene);
 }
+
+/* What was there died with its tag, and somebody has written another value since: which is what he may see
+ * who came between the two. */
+TEST(what_was_written_over_a_value_whose_tag_was_deleted_is_what_a_later_joiner_gets)
+{
+    struct scene scene;
+    struct caller before, after;
+    open_tagged(&scene, "t");
+    scene_lead(&scene, &before, "k");
+    CHECK_STATUS(aside_delete_tag(scene.cache, ASIDE_STR("t")), ASIDE_OK);
+    scene_start(&scene, &after, "k");
+    WAIT_UNTIL(STAT(scene.cache, waiters_now) == 1);
+    put(scene.cache, "k", "written", 60000);
+    scene_release(&scene);
+    CHECK_STATUS(caller_join(&before), ASIDE_OK);
+    CHECK(value_is(before.result.value, "v"));
+    CHECK_INT(before.result.fenced, 1);
+    caller_drop(&before);
+    CHECK_STATUS(caller_join(&after), ASIDE_OK);
+    CHECK(value_is(after.result.value, "written"));
+    CHECK_INT(after.result.outcome, ASIDE_OUTCOME_HIT);
+    caller_drop(&after);
+    CHECK_INT(STAT(scene.cache, fetch_not_modified), 0);
+    scene_end(&scene);
+}
+
+/* ---- what goes away while it is renewed ---------------------------------------------------------- */
+
+/* Its time is over, and a reader who meets it removes it, unless its shard is being written to. */
+static void *meet_what_is_over(void *its_scene)
+{
+    struct scene *scene = (struct scene *)its_scene;
+    fake_clock_advance_ms(&scene->clock, 5000, NULL);
+    CHECK_STATUS(look(scene->cache, "k"), ASIDE_MISS);
+    return NULL;
+}
+
+struct vanishing {
+    struct scene scene;
+    int64_t nth; /* step after the fetch */
+    bool gone;
+};
+
+static void let_vanish(void *its_vanishing)
+{
+    struct vanishing *vanishing = (struct vanishing *)its_vanishing;
+    thread_join(thread_start(meet_what_is_over, &vanishing->scene));
+    vanishing->gone = true;
+}
+
+static aside_status still_good_but_vanishes(aside_fetch *fetch, void *arg)
+{
+    struct vanishing *vanishing = (struct vanishing *)arg;
+    if (!act_at_point(vanishing->nth, let_vanish, vanishing))
+        test_skip("this build has no points between the steps of the library");
+    return aside_fetch_not_modified(fetch);
+}
+
+/* True: there is such a step. */
+static bool check_vanishing(int64_t nth)
+{
+    struct vanishing vanishing;
+    struct scene *scene = &vanishing.scene;
+    vanishing.nth = nth;
+    vanishing.gone = false;
+    open_with(scene, 0, 5000);
+    pass(scene, 1000);
+    scene->call.fetch = still_good_but_vanishes;
+    scene->call.arg = &vanishing;
+    CHECK_INT(gets(scene, "k", "v").outcome, ASIDE_OUTCOME_FETCHED);
+    (void)act_at_point(0, NULL, NULL);
+    bool renewed = STAT(scene->cache, fetch_stored) == 2;
+    CHECK(vanishing.gone || renewed);
+    CHECK_INT(STAT(scene->cache, fetch_not_modified), renewed);
+    CHECK_STATUS(look(scene->cache, "k"), renewed && !vanishing.gone ? ASIDE_OK : ASIDE_MISS);
+    scene_end(scene);
+    return vanishing.gone;
+}
+
+TEST(whenever_an_entry_goes_away_while_it_is_renewed_its_value_is_handed_over)
+{
+    int64_t nth = 1;
+    while (check_vanishing(nth))
+        nth++;
+    CHECK(nth > 20);
+}

@@ -140,4 +140,8 @@ int threads_joined(void);  /* pthread_join calls by the library so far, by --wra
 bool perturb(uint64_t seed);
 void aside_sched_point(void);
 
+/* At the n-th of its points from now on the thread that asks for this calls fn, once: which does there what
+ * another thread could. 0: it does not. False where the build has no points. */
+bool act_at_point(int64_t nth, void (*fn)(void *arg), void *arg);
+
 #endif

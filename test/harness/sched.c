@@ -37,6 +37,13 @@ static _Thread_local struct {
     bool starved;
 } self;
 
+/* What this thread is to do, and after how many points. */
+static _Thread_local struct {
+    int64_t points_left;
+    void (*fn)(void *arg);
+    void *arg;
+} act;
+
 #define relaxed_load(p) atomic_load_explicit((p), memory_order_relaxed)
 #define relaxed_store(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 #define relaxed_add(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
@@ -75,10 +82,21 @@ static void disturb(uint64_t number)
     errno = saved;
 }
 
+static void count_down(void)
+{
+    int saved = errno;
+
+    if (--act.points_left == 0)
+        act.fn(act.arg);
+    errno = saved;
+}
+
 void aside_sched_point(void)
 {
     uint64_t now = relaxed_load(&generation);
 
+    if (__builtin_expect(act.points_left > 0, 0))
+        count_down();
     if (__builtin_expect(now == 0, 1))
         return;
     if (self.generation != now)
@@ -95,6 +113,21 @@ bool perturb(uint64_t seed)
     return true;
 #else
     (void)seed;
+    return false;
+#endif
+}
+
+bool act_at_point(int64_t nth, void (*fn)(void *arg), void *arg)
+{
+#ifdef ASIDE_SCHED
+    act.points_left = nth;
+    act.fn = fn;
+    act.arg = arg;
+    return true;
+#else
+    (void)nth;
+    (void)fn;
+    (void)arg;
     return false;
 #endif
 }

@@ -806,6 +806,53 @@ TEST(credits_that_groups_take_and_give_back_at_once_are_neither_lost_nor_exceede
     end();
 }
 
+struct draws {
+    struct drawer mine, others;
+    bool come, drew; /* the other */
+};
+
+static void draw_as_well(void *its_draws)
+{
+    struct draws *draws = its_draws;
+    draws->come = true;
+    draws->drew = group_begin(&draws->others.group, draws->others.flights[0]);
+}
+
+/* How many draw if the other comes at my nth step. */
+static int draw_at(struct draws *draws, int64_t nth)
+{
+    draws->come = draws->drew = false;
+    if (!act_at_point(nth, draw_as_well, draws))
+        test_skip("this build has no points between the steps of the library");
+    bool drew = group_begin(&draws->mine.group, draws->mine.flights[0]);
+    (void)act_at_point(0, NULL, NULL);
+    group_end(&draws->mine.group, draws->mine.flights[0]);
+    group_end(&draws->others.group, draws->others.flights[0]);
+    return drew + draws->drew;
+}
+
+TEST(of_two_groups_that_draw_at_once_each_gets_a_credit_of_its_own_wherever_they_meet)
+{
+    static struct draws draws;
+    for (size_t credits = 1; credits <= 2; credits++) {
+        struct flight_bound bound;
+        int64_t nth = 1;
+        begin();
+        flight_bound_init(&bound, credits, 2);
+        drawer_init(&draws.mine, &bound);
+        drawer_init(&draws.others, &bound);
+        do {
+            int drawn = draw_at(&draws, nth++);
+            CHECK_INT(drawn, draws.come ? credits : 1);
+            CHECK_INT(bound.credits, credits);
+        } while (draws.come);
+        CHECK(nth > 3);
+        drawer_fini(&draws.mine);
+        drawer_fini(&draws.others);
+        end();
+    }
+}
+
 TEST(a_flight_that_has_ended_ends_no_second_time)
 {
     struct flight_bound bound;

@@ -1,8 +1,10 @@
 /*
  * host.c -- flight/host: a thread without a record keeps what its call needs across a fork, as one
- * that has a record does (P4).
+ * that has a record does (P4); and of two who close at once one closes.
  */
 #include "rooms.h"
+
+#include "cache/cache.h"
 
 enum { CHILD_DONE = 42 };
 
@@ -127,4 +129,51 @@ TEST(a_reaper_without_a_record_that_forks_keeps_the_cache_that_its_child_gives_b
     WAIT_UNTIL(children_done == 1);
     process_fail_alloc(0, false);
     finish(cache);
+}
+
+/* ---- two who close ------------------------------------------------------------------------------- */
+
+struct closers {
+    aside_cache *cache;
+    bool in_time; /* the other came before the first had begun */
+};
+
+static void *close_it(void *cache)
+{
+    CHECK_STATUS(aside_close(cache), ASIDE_OK);
+    return NULL;
+}
+
+/* Later than that he would wait for the first. */
+static void overtake(void *its_closers)
+{
+    struct closers *closers = its_closers;
+    closers->in_time = atomic_load(&closers->cache->host.phase) < HOST_CLOSING;
+    if (closers->in_time)
+        thread_join(thread_start(close_it, closers->cache));
+}
+
+/* True: at its nth step the first had not begun. */
+static bool close_overtaken_at(int64_t nth)
+{
+    aside_options options = small_options();
+    options.reaper_interval_ms = 1000;
+    struct closers closers = {open_cache(&options), false};
+    int joined = threads_joined();
+    if (!act_at_point(nth, overtake, &closers))
+        test_skip("this build has no points between the steps of the library");
+    CHECK_STATUS(aside_close(closers.cache), ASIDE_OK);
+    (void)act_at_point(0, NULL, NULL);
+    CHECK_INT(threads_joined(), joined + 1);
+    CHECK_STATUS(look(closers.cache, "k"), ASIDE_E_CLOSED);
+    aside_unref(closers.cache);
+    return closers.in_time;
+}
+
+TEST(who_closes_and_is_overtaken_before_he_has_begun_finds_it_closed)
+{
+    int64_t nth = 1;
+    while (close_overtaken_at(nth))
+        nth++;
+    CHECK(nth > 3); /* the last of them between his look and his swap */
 }
