@@ -302,6 +302,28 @@ TEST(what_had_no_end_and_is_given_one_is_due_before_it)
     end_cache(cache);
 }
 
+/* Longer than the milliseconds of a ttl are kept: a call that goes by a share of its own sees it all the
+ * same. */
+TEST(what_lives_for_a_hundred_days_is_due_by_the_share_of_the_call)
+{
+    const int64_t day_ms = (int64_t)24 * 60 * 60 * 1000;
+    struct fake_clock clock;
+    struct source source;
+    aside_cache *cache = open_ahead(&clock);
+    held_init(&source, "now");
+    aside_call call = call_for(&source);
+    call.freshness.refresh_ahead = 0.9;
+    put(cache, "k", "old", 100 * day_ms);
+    fake_clock_advance_ms(&clock, 89 * day_ms, cache);
+    (void)call_is_fresh(cache, &call, "old", ASIDE_OUTCOME_HIT);
+    CHECK_INT(STAT(cache, refreshes), 0);
+    fake_clock_advance_ms(&clock, 2 * day_ms, cache);
+    (void)call_is_fresh(cache, &call, "old", ASIDE_OUTCOME_HIT);
+    CHECK_INT(STAT(cache, refreshes), 1);
+    let_go(cache, &source);
+    end_cache(cache);
+}
+
 /* ---- XFetch -------------------------------------------------------------------------------------- */
 
 struct timed {
@@ -398,5 +420,25 @@ TEST(what_was_set_took_no_time)
     for (int i = 0; i < 1000; i++)
         (void)call_is_fresh(cache, &call, "old", ASIDE_OUTCOME_HIT);
     CHECK_INT(timed.fetches, 0);
+    end_cache(cache);
+}
+
+/* The window of who may draw grows with the ttl, beyond what time can be told: it is for ever then. */
+TEST(what_was_slow_to_fetch_and_is_touched_for_a_year_is_drawn_for_before_its_end)
+{
+    const int64_t year_ms = (int64_t)365 * 24 * 60 * 60 * 1000;
+    struct fake_clock clock;
+    struct timed timed = {&clock, 10000, 0};
+    aside_cache *cache = open_xfetch(&clock, 1);
+    aside_call call = {ASIDE_CALL, .fetch = takes_its_time, .arg = &timed, .ttl_ms = TTL};
+    (void)call_is_fresh(cache, &call, "old", ASIDE_OUTCOME_FETCHED);
+    CHECK_STATUS(aside_touch(cache, ASIDE_STR("k"), year_ms), ASIDE_OK);
+    for (int i = 0; i < 100; i++)
+        (void)call_is_fresh(cache, &call, "old", ASIDE_OUTCOME_HIT);
+    CHECK_INT(timed.fetches, 1);
+    fake_clock_advance_ms(&clock, year_ms - 1, cache);
+    for (int i = 0; i < 10 && timed.fetches == 1; i++)
+        (void)call_is_fresh(cache, &call, "old", ASIDE_OUTCOME_HIT);
+    CHECK_INT(timed.fetches, 2);
     end_cache(cache);
 }

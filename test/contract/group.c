@@ -444,6 +444,31 @@ TEST(the_ttl_of_a_call_and_of_a_fetch_have_no_effect)
     group_end(group);
 }
 
+static aside_status says_its_freshness(aside_fetch *fetch, void *arg)
+{
+    aside_freshness freshness = {.stale_ms = 60000, .not_found_ttl_ms = 60000};
+    aside_freshness senseless = {.stale_ms = -7};
+    ++*(int *)arg;
+    CHECK_STATUS(aside_fetch_set_freshness(fetch, &freshness), ASIDE_OK);
+    CHECK_STATUS(aside_fetch_set_freshness(fetch, &senseless), ASIDE_E_INVALID);
+    return aside_fetch_not_found(fetch);
+}
+
+TEST(the_freshness_that_a_fetch_says_has_no_effect)
+{
+    aside_options options = no_options();
+    aside_group *group = group_open(&options);
+    int fetches = 0;
+    aside_call call = {ASIDE_CALL, .fetch = says_its_freshness, .arg = &fetches};
+    for (int i = 1; i <= 3; i++) {
+        aside_result result = ASIDE_RESULT_INIT;
+        CHECK_STATUS(aside_group_do(group, ASIDE_STR("k"), &call, &result), ASIDE_NOT_FOUND);
+        CHECK_INT(result.outcome, ASIDE_OUTCOME_FETCHED);
+        CHECK_INT(fetches, i);
+    }
+    group_end(group);
+}
+
 TEST(the_jitter_of_a_call_has_no_effect)
 {
     static const aside_jitter jitters[] = {{ASIDE_JITTER_DEFAULT, 0},

@@ -298,6 +298,30 @@ TEST(a_result_that_is_too_large_to_be_stored_reaches_all_callers)
     end_cache(cache);
 }
 
+/* What could not be stored anyway is not what was refused. */
+TEST(a_result_that_is_too_large_and_was_fenced_is_counted_as_fenced)
+{
+    aside_options options = quiet_options();
+    options.max_bytes = (size_t)2 << 20;
+    aside_cache *cache = open_cache(&options);
+    struct source source;
+    struct caller leader;
+    source_init(&source, NULL, true);
+    caller_init(&leader, cache, "k", too_large, &source);
+    caller_start(&leader);
+    gate_wait_arrived(&source.gate, 1);
+    put(cache, "k", "written", ASIDE_FOREVER);
+    gate_open(&source.gate);
+    CHECK_STATUS(caller_join(&leader), ASIDE_OK);
+    CHECK_INT(aside_value_size(leader.result.value), 4 << 20);
+    CHECK_INT(leader.result.fenced, 1);
+    caller_drop(&leader);
+    CHECK(holds(cache, "k", "written"));
+    CHECK_INT(STAT(cache, fetch_fenced), 1);
+    CHECK_INT(STAT(cache, store_refused), 0);
+    end_cache(cache);
+}
+
 static aside_status closes_and_answers(aside_fetch *fetch, void *arg)
 {
     CHECK_STATUS(aside_close(arg), ASIDE_OK);

@@ -707,6 +707,23 @@ TEST(a_write_begins_the_back_off_anew)
     scene_end(&scene);
 }
 
+/* It counts for as long again as it was served, and no longer. */
+TEST(to_expire_a_failure_that_is_over_does_not_prolong_its_memory)
+{
+    struct scene scene;
+    open_failing(&scene, 100, 10000);
+    check_backoff(&scene, 100);
+    pass(&scene, 60);
+    CHECK_STATUS(aside_expire(scene.cache, ASIDE_STR("k")), ASIDE_MISS);
+    check_backoff(&scene, 200);
+    pass(&scene, 120);
+    CHECK_STATUS(aside_expire(scene.cache, ASIDE_STR("k")), ASIDE_MISS);
+    pass(&scene, 120);
+    CHECK_STATUS(aside_reap(scene.cache, 0, NULL), ASIDE_OK);
+    check_backoff(&scene, 100);
+    scene_end(&scene);
+}
+
 TEST(each_key_has_a_back_off_of_its_own)
 {
     struct scene scene;
@@ -812,6 +829,36 @@ TEST(that_a_fetch_did_not_run_is_not_remembered)
         CHECK_INT(scene.truth.fetches, 0);
         scene_end(&scene);
     }
+}
+
+static aside_status never_starts(void *ctx, void **worker)
+{
+    (void)worker;
+    atomic_fetch_add((_Atomic int *)ctx, 1);
+    return (aside_status)-77;
+}
+
+/* Its start hook connects to the source, say. */
+TEST(that_no_worker_could_start_is_remembered_though_no_fetch_ran)
+{
+    struct scene scene;
+    _Atomic int starts = 0;
+    scene_init(&scene);
+    scene.options.freshness.backoff_ms = 1000;
+    scene.options.worker.start = never_starts;
+    scene.options.worker.ctx = (void *)&starts;
+    scene_open(&scene);
+    for (int turn = 1; turn <= 2; turn++) {
+        CHECK_INT(asks(&scene, "k", ASIDE_E_WORKER).outcome, ASIDE_OUTCOME_FETCHED);
+        aside_result result = asks(&scene, "k", ASIDE_E_WORKER);
+        CHECK_INT(result.outcome, ASIDE_OUTCOME_ERROR);
+        CHECK_INT(result.fetch_error, -77);
+        CHECK_INT(result.ttl_left_ms, turn * 1000);
+        CHECK_INT(starts, turn);
+        pass(&scene, turn * 1000);
+    }
+    CHECK_INT(scene.truth.fetches, 0);
+    scene_end(&scene);
 }
 
 /* The fetch runs on, and what it says counts. */

@@ -557,6 +557,9 @@ TEST(every_verb_takes_keys_of_every_length)
         CHECK_STATUS(aside_expire(cache, other, length), ASIDE_OK);
         CHECK_STATUS(aside_delete(cache, key, length), ASIDE_OK);
         aside_value_unref(value);
+        call.nonblocking = 1; /* a refresh has ended when it returns */
+        CHECK_STATUS(aside_refresh(cache, other, length, &call), ASIDE_OK);
+        CHECK_STATUS(aside_copy(cache, other, length, &copy, sizeof copy, NULL), ASIDE_OK);
         CHECK_STATUS(aside_get_with_fetch(cache, key, length, &call, &result), ASIDE_OK);
         CHECK_INT(result.outcome, ASIDE_OUTCOME_FETCHED);
         aside_value_unref(result.value);

@@ -63,6 +63,26 @@ TEST(past_its_ttl_a_value_is_served_at_once_while_it_is_refreshed)
     end_cache(cache);
 }
 
+TEST(a_cache_without_bounds_serves_what_is_stale_as_well)
+{
+    struct fake_clock clock;
+    struct source source;
+    aside_options options = stale_options(&clock);
+    options.max_bytes = options.max_entries = 0;
+    options.freshness.stale_ms = STALE;
+    aside_cache *cache = open_cache(&options);
+    held_init(&source, "now");
+    aside_call call = call_for(&source);
+    make_old(cache, &clock, 1);
+    for (int i = 0; i < 3; i++)
+        (void)call_is_stale(cache, &call, "old", ASIDE_STALE_REFRESH);
+    let_go(cache, &source);
+    (void)call_is_fresh(cache, &call, "now", ASIDE_OUTCOME_HIT);
+    CHECK_INT(STAT(cache, stale), 3);
+    CHECK_INT(STAT(cache, refreshes), 1);
+    end_cache(cache);
+}
+
 TEST(the_window_begins_at_the_end_of_the_ttl_and_ends_to_the_millisecond)
 {
     static const struct {
@@ -252,6 +272,143 @@ TEST(a_flight_that_others_wait_for_and_that_hangs_holds_up_no_refresh)
     caller_drop(&leader);
     CHECK(holds(cache, "k", "next"));
     end_cache(cache);
+}
+
+/* An allocator that, when the thread that has armed it frees a block, first has another do something. */
+struct acting_alloc {
+    pthread_t armed_by;
+    _Atomic bool armed;
+    thread_fn act;
+    void *arg;
+};
+
+static void *acting_malloc(size_t size, void *ctx)
+{
+    (void)ctx;
+    return malloc(size);
+}
+
+static void *acting_realloc(void *block, size_t size, void *ctx)
+{
+    (void)ctx;
+    return realloc(block, size);
+}
+
+static void acting_free(void *block, void *ctx)
+{
+    struct acting_alloc *alloc = (struct acting_alloc *)ctx;
+    if (atomic_load(&alloc->armed) && pthread_equal(pthread_self(), alloc->armed_by)) {
+        atomic_store(&alloc->armed, false);
+        thread_join(thread_start(alloc->act, alloc->arg));
+    }
+    free(block);
+}
+
+/* A cache without windows: "old" has those of the call that has fetched it. Another's fetch of it, which
+ * he waits for, hangs. */
+struct meddling {
+    struct fake_clock clock;
+    struct acting_alloc alloc;
+    struct source old, hung, next;
+    struct caller leader;
+    aside_cache *cache;
+    aside_call call; /* of next */
+};
+
+static void meddling_begin(struct meddling *m, thread_fn act)
+{
+    memset((void *)m, 0, sizeof *m);
+    aside_options options = stale_options(&m->clock);
+    options.alloc = (aside_alloc){acting_malloc, acting_realloc, acting_free, &m->alloc};
+    options.max_flight_age_ms = 2000;
+    m->cache = open_cache(&options);
+    m->alloc.act = act;
+    m->alloc.arg = m->cache;
+    source_init(&m->old, "old", false);
+    source_init(&m->hung, "hung", true);
+    held_init(&m->next, "next");
+    m->call = call_for(&m->old);
+    m->call.freshness.stale_ms = STALE;
+    (void)call_is_fresh(m->cache, &m->call, "old", ASIDE_OUTCOME_FETCHED);
+    m->call.arg = &m->next;
+    fake_clock_advance_ms(&m->clock, TTL, m->cache);
+    caller_ask(&m->leader, m->cache, "k", &m->hung, NULL);
+    m->leader.call.freshness.stale_ms = ASIDE_OFF;
+    caller_start(&m->leader);
+    gate_wait_arrived(&m->hung.gate, 1);
+    fake_clock_advance_ms(&m->clock, 1500, m->cache);
+}
+
+/* The next block that this thread frees is that of the flight which it does not lead. */
+static void meddling_arm(struct meddling *m)
+{
+    m->alloc.armed_by = pthread_self();
+    atomic_store(&m->alloc.armed, true);
+}
+
+static void meddling_end(struct meddling *m)
+{
+    CHECK(!atomic_load(&m->alloc.armed));
+    gate_open(&m->next.gate);
+    gate_open(&m->hung.gate);
+    CHECK_STATUS(caller_join(&m->leader), ASIDE_OK);
+    CHECK(value_is(m->leader.result.value, "hung"));
+    caller_drop(&m->leader);
+    wait_for_fetches(m->cache);
+    end_cache(m->cache);
+}
+
+static void *expire_it(void *cache)
+{
+    CHECK_STATUS(aside_expire((aside_cache *)cache, ASIDE_STR("k")), ASIDE_MISS);
+    return NULL;
+}
+
+static void *delete_it(void *cache)
+{
+    CHECK_STATUS(aside_delete((aside_cache *)cache, ASIDE_STR("k")), ASIDE_MISS);
+    return NULL;
+}
+
+static void *write_it(void *cache)
+{
+    put((aside_cache *)cache, "k", "written", LONG);
+    return NULL;
+}
+
+/* He is about to note how long the fetch of the other may hang, which is nothing to the value by then. */
+TEST(what_is_expired_while_a_fetch_under_way_is_found_is_the_next_callers_to_refresh)
+{
+    struct meddling m;
+    meddling_begin(&m, expire_it);
+    meddling_arm(&m);
+    (void)call_is_stale(m.cache, &m.call, "old", ASIDE_STALE_REFRESH);
+    CHECK_INT(STAT(m.cache, refreshes), 0);
+    (void)call_is_stale(m.cache, &m.call, "old", ASIDE_STALE_REFRESH);
+    CHECK_INT(STAT(m.cache, refreshes), 1);
+    meddling_end(&m);
+}
+
+TEST(what_is_deleted_while_a_fetch_under_way_is_found_is_fetched_anew)
+{
+    struct meddling m;
+    meddling_begin(&m, delete_it);
+    gate_open(&m.next.gate);
+    meddling_arm(&m);
+    (void)call_is_fresh(m.cache, &m.call, "next", ASIDE_OUTCOME_FETCHED);
+    CHECK_INT(STAT(m.cache, refreshes), 0);
+    meddling_end(&m);
+}
+
+TEST(what_is_written_while_a_fetch_under_way_is_found_is_the_answer)
+{
+    struct meddling m;
+    meddling_begin(&m, write_it);
+    meddling_arm(&m);
+    (void)call_is_fresh(m.cache, &m.call, "written", ASIDE_OUTCOME_HIT);
+    CHECK_INT(m.next.fetches, 0);
+    CHECK(holds(m.cache, "k", "written"));
+    meddling_end(&m);
 }
 
 /* ---- what ends a stale value --------------------------------------------------------------------- */
@@ -1219,6 +1376,44 @@ TEST(a_refresh_that_cannot_be_begun_says_why)
     CHECK_STATUS(aside_refresh(cache, ASIDE_STR("k"), &call), ASIDE_E_CLOSED);
     CHECK_INT(other.fetches, 0);
     aside_unref(cache);
+}
+
+struct recordless {
+    aside_cache *cache;
+    aside_call call;
+};
+
+static void *refresh_without_record(void *arg)
+{
+    struct recordless *recordless = (struct recordless *)arg;
+    aside_cache *cache = recordless->cache;
+    process_fail_alloc(1, true);
+    CHECK_STATUS(aside_refresh(cache, ASIDE_STR("k"), &recordless->call), ASIDE_E_NOMEM);
+    (void)call_is_stale(cache, &recordless->call, "old", ASIDE_STALE_REFRESH);
+    process_fail_alloc(0, false);
+    return NULL;
+}
+
+/* He has claimed it, and gives it up: others begin one once the throttle time is over. */
+TEST(a_thread_without_a_record_is_served_what_is_stale_and_refreshes_nothing)
+{
+    struct fake_clock clock;
+    struct source source;
+    aside_cache *cache = open_with_old(&clock);
+    source_init(&source, "now", true);
+    struct recordless recordless = {cache, call_for(&source)};
+    CHECK_STATUS(look(cache, "none"),
+                 ASIDE_MISS); /* the record that there is belongs to this thread */
+    thread_join(thread_start(refresh_without_record, &recordless));
+    CHECK_INT(STAT(cache, refresh_error), 1);
+    fake_clock_advance_ms(&clock, THROTTLE - 1, cache);
+    (void)call_is_stale(cache, &recordless.call, "old", ASIDE_STALE_REFRESH);
+    CHECK_INT(STAT(cache, refreshes), 0);
+    fake_clock_advance_ms(&clock, 1, cache);
+    (void)call_is_stale(cache, &recordless.call, "old", ASIDE_STALE_REFRESH);
+    CHECK_INT(STAT(cache, refreshes), 1);
+    let_go(cache, &source);
+    end_cache(cache);
 }
 
 /* ---- close --------------------------------------------------------------------------------------- */

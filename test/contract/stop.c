@@ -81,6 +81,30 @@ TEST(a_fetch_is_not_asked_to_stop_while_a_caller_stays)
     end_cache(cache);
 }
 
+/* Nobody waited for it when it began. */
+TEST(a_refresh_is_not_asked_to_stop_when_the_last_who_has_joined_it_leaves)
+{
+    aside_cache *cache = open_quiet();
+    aside_cancel *token = token_new();
+    struct stopping stopping;
+    struct caller joiner;
+    source_init(&stopping.source, "new", true);
+    stopping.looked = 0;
+    aside_call call = {ASIDE_CALL, .fetch = looks_after_the_gate, .arg = &stopping};
+    call.stop_when_abandoned = 1;
+    CHECK_STATUS(aside_refresh(cache, ASIDE_STR("k"), &call), ASIDE_OK);
+    gate_wait_arrived(&stopping.source.gate, 1);
+    join_flight(&joiner, cache, "k", &stopping.source, token, 1);
+    aside_cancel_fire(token);
+    CHECK_STATUS(caller_join(&joiner), ASIDE_E_CANCELLED);
+    gate_open(&stopping.source.gate);
+    WAIT_UNTIL(STAT(cache, flights_now) == 0);
+    CHECK_INT(stopping.looked - 1, 0);
+    CHECK(holds(cache, "k", "new"));
+    aside_cancel_unref(token);
+    end_cache(cache);
+}
+
 TEST(a_newcomer_revives_an_abandoned_fetch_that_has_not_noticed)
 {
     aside_cache *cache = open_quiet();

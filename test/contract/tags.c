@@ -429,6 +429,40 @@ static aside_status add_in_a_group(aside_fetch *fetch, void *arg)
     return aside_fetch_copy(fetch, "v", 1);
 }
 
+static void count_free(void *ptr, void *ctx)
+{
+    CHECK(*(const char *)ptr == 'v');
+    ++*(int *)ctx;
+}
+
+static aside_status give_tagged(aside_fetch *fetch, void *freed)
+{
+    static char v = 'v';
+    aside_value *value = NULL;
+    CHECK_STATUS(aside_fetch_add_tag(fetch, ASIDE_STR("t")), ASIDE_OK);
+    CHECK_STATUS(aside_value_wrap(&v, 1, count_free, freed, &value), ASIDE_OK);
+    return aside_fetch_give(fetch, value);
+}
+
+TEST(a_wrapped_value_with_a_tag_is_found_by_every_verb_and_freed_once)
+{
+    struct scene scene;
+    int freed = 0;
+    scene_init(&scene);
+    scene.call.fetch = give_tagged;
+    scene.call.arg = &freed;
+    scene_open(&scene);
+    (void)gets(&scene, "k", "v");
+    check_seen(scene.cache, ASIDE_STR("k"), true);
+    CHECK_INT(freed, 0);
+    CHECK_STATUS(delete_tag(&scene, "t"), ASIDE_OK);
+    check_seen(scene.cache, ASIDE_STR("k"), false);
+    CHECK_STATUS(aside_reap(scene.cache, 0, NULL), ASIDE_OK);
+    CHECK_INT(freed, 1);
+    scene_end(&scene);
+    CHECK_INT(freed, 1);
+}
+
 TEST(a_groups_fetch_has_no_tags)
 {
     aside_group *group = NULL;
