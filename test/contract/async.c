@@ -641,6 +641,23 @@ TEST(a_nonblocking_fetch_needs_no_executor)
 
 /* ---- bounds -------------------------------------------------------------------------------------- */
 
+TEST(an_argument_of_which_there_can_be_no_copy_is_refused_for_want_of_memory)
+{
+    static const size_t sizes[] = {SIZE_MAX, SIZE_MAX - 8, SIZE_MAX / 2 + 1, SIZE_MAX / 2};
+    struct place place;
+    struct told told = {0};
+    place_open(&place);
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        place.call.arg_size = sizes[i];
+        CHECK_STATUS(place_begin(&place, &told), ASIDE_E_NOMEM);
+        CHECK_STATUS(begin(&told, place.cache, "k", &place.call, NULL), ASIDE_E_NOMEM);
+    }
+    CHECK_INT(place.held.fetches, 0);
+    CHECK_INT(STAT(place.cache, refused), 2 * COUNT_OF(sizes));
+    check_all_quiet(place.cache);
+    place_close(&place);
+}
+
 TEST(past_max_flights_and_max_waiters_it_is_busy_at_once)
 {
     struct place place;

@@ -372,6 +372,66 @@ TEST(soft_timeouts_by_a_moved_clock)
     place_close(&place);
 }
 
+/* Another thread completes the fetch while the loop, past the soft timeout, looks round. */
+struct ending {
+    struct acting_clock clock;
+    struct place place;
+    struct told told;
+};
+
+static void *complete_after_all(void *arg)
+{
+    complete(&((struct ending *)arg)->place.held, "new");
+    return NULL;
+}
+
+static void open_ending(struct ending *ending)
+{
+    struct place *place = &ending->place;
+    aside_options options = place_options(place);
+    options.clock = acting_clock_init(&ending->clock, complete_after_all, ending);
+    options.default_ttl_ms = 10;
+    options.freshness = (aside_freshness){.stale_ms = 100000, .soft_timeout_ms = 50};
+    place_open_with(place, &options);
+    put(place->cache, "k", "old", ASIDE_DEFAULT_TTL);
+    fake_clock_advance_ms(&ending->clock.fake, 30, place->cache);
+}
+
+/* At that reading of the clock. True: the loop read it that often before he left. */
+static bool end_at(int reading)
+{
+    static struct ending ending;
+    struct place *place = &ending.place;
+    memset((void *)&ending.told, 0, sizeof ending.told);
+    open_ending(&ending);
+    place_wait(place, &ending.told);
+    fake_clock_advance_ms(&ending.clock.fake, 50, place->cache);
+    acting_clock_arm(&ending.clock, reading);
+    if (dispatch(place->inbox) == 0) { /* then he has been posted meanwhile */
+        CHECK(is_readable(place->inbox));
+        CHECK_INT(dispatch(place->inbox), 1);
+    }
+    bool ended = ending.clock.readings_left <= 0;
+    ending.clock.readings_left = 0;
+    CHECK_INT(STAT(place->cache, stale_late), !ended);
+    CHECK_INT(STAT(place->cache, waiters_now), 0);
+    check_value(&ending.told, ended ? ASIDE_OUTCOME_FETCHED : ASIDE_OUTCOME_STALE,
+                ended ? "new" : "old");
+    if (!ended)
+        complete(&place->held, "late");
+    place_close(place);
+    return ended;
+}
+
+/* C3, to the last instant. */
+TEST(a_fetch_that_ends_while_a_loop_turns_to_the_stale_value_wins)
+{
+    int reading = 1;
+    while (end_at(reading))
+        reading++;
+    CHECK(reading > 2);
+}
+
 /* Another thread moves the clock past the deadline, and says so, while the call is made. */
 struct moving {
     struct acting_clock clock;
@@ -753,6 +813,33 @@ TEST(what_a_joiner_retains_is_there_when_he_has_to_lead)
         aside_cancel_unref(call.cancel);
         place_close(&place);
     }
+}
+
+/* His own is there all the time, and there is one. */
+TEST(what_a_joiner_retains_he_retains_once_though_he_joins_again)
+{
+    struct place place;
+    struct argument argument;
+    struct told led = {0}, told = {0}, next = {0};
+    place_open(&place);
+    aside_call call = call_with(&argument);
+    place_wait(&place, &led);
+    (void)aside_delete_tag(place.cache, ASIDE_STR("tag"));
+    begin_pending(&told, place.cache, "k", &call, place.inbox);
+    complete_tagged(&place.held, "outdated", "tag");
+    place_wait(&place, &next);
+    CHECK_INT(dispatch(place.inbox), 1);
+    CHECK_INT(argument.retained, 1);
+    CHECK_INT(argument.released, 0);
+    complete_tagged(&place.held, "new", "tag");
+    CHECK_INT(dispatch(place.inbox), 2);
+    CHECK_INT(argument.retained, 1);
+    CHECK_INT(argument.released, 1);
+    CHECK_INT(argument.held.fetches, 0);
+    check_value(&told, ASIDE_OUTCOME_JOINED, "new");
+    check_value(&next, ASIDE_OUTCOME_FETCHED, "new");
+    drop_told(&led);
+    place_close(&place);
 }
 
 struct copied {
