@@ -305,3 +305,123 @@ TEST(a_loop_that_forks_in_a_fetch_of_its_own_goes_on_in_the_parent_alone)
     drop_told(&led);
     forking_close();
 }
+
+/* What a joiner has retained himself is released before he is told. */
+TEST(a_hook_that_forks_while_a_loop_releases_the_argument)
+{
+    static struct told led;
+    forking_open();
+    struct place *place = &forking.place;
+    memset((void *)&led, 0, sizeof led);
+    place_wait(place, &led);
+    aside_call call = {ASIDE_CALL, .fetch = hold_for_all, .arg = &forking,
+                       .arg_retain = release_nothing, .arg_release = fork_to_retain};
+    call.nonblocking = 1;
+    begin_pending(&forking.told, place->cache, "k", &call, place->inbox);
+    complete(&place->held, "fetched");
+    size_t dispatched = 99;
+    aside_status status = aside_inbox_dispatch(place->inbox, 0, &dispatched);
+    if (in_child) {
+        CHECK_STATUS(status, ASIDE_E_FORKED);
+        CHECK_INT(forking.told.times, 0);
+        ask_in_the_child(place);
+        (void)aside_delete(place->cache, ASIDE_STR("k"));
+        place->call = call_held(&place->held);
+        use_a_new_inbox(place);
+        child_done();
+    }
+    CHECK_STATUS(status, ASIDE_OK);
+    CHECK_INT(dispatched, 2);
+    check_value(&forking.told, ASIDE_OUTCOME_JOINED, "fetched");
+    drop_told(&led);
+    forking_close();
+}
+
+/* ---- who forks where a call begins anew ---------------------------------------------------------- */
+
+static int retained;
+
+static void fork_to_retain_again(void *arg)
+{
+    if (++retained == 2)
+        fork_to_retain(arg);
+}
+
+static void check_again_in_child(struct place *place)
+{
+    CHECK_INT(forking.told.times, 0);
+    ask_in_the_child(place);
+    place->call = call_held(&place->held);
+    (void)aside_delete(place->cache, ASIDE_STR("k"));
+    use_a_new_inbox(place);
+    CHECK_INT(forking.told.times, 0);
+    child_done();
+}
+
+/* Joins a flight whose result is outdated for it, so that it leads another. */
+static void begin_outdated(struct told *led, const aside_call *call, aside_inbox *inbox)
+{
+    struct place *place = &forking.place;
+    memset((void *)led, 0, sizeof *led);
+    place_wait(place, led);
+    CHECK_STATUS(aside_delete_tag(place->cache, ASIDE_STR("tag")), ASIDE_MISS);
+    begin_pending(&forking.told, place->cache, "k", call, inbox);
+    aside_fetch *fetch = held_next(&place->held);
+    CHECK_STATUS(aside_fetch_add_tag(fetch, ASIDE_STR("tag")), ASIDE_OK);
+    CHECK_STATUS(aside_fetch_copy(fetch, "outdated", 8), ASIDE_OK);
+    (void)aside_fetch_complete(fetch, ASIDE_OK); /* a plain callback goes on in here */
+    if (in_child)
+        check_again_in_child(place);
+    aside_fetch_unref(fetch);
+}
+
+static void check_fork_to_retain_again(bool with_inbox)
+{
+    static struct told led;
+    forking_open();
+    struct place *place = &forking.place;
+    retained = 0;
+    aside_call call = {ASIDE_CALL, .fetch = hold_for_all, .arg = &forking,
+                       .arg_retain = fork_to_retain_again, .arg_release = release_nothing};
+    call.nonblocking = 1;
+    begin_outdated(&led, &call, with_inbox ? place->inbox : NULL);
+    size_t dispatched = 99;
+    aside_status status = aside_inbox_dispatch(place->inbox, 0, &dispatched);
+    if (in_child) {
+        CHECK_STATUS(status, ASIDE_E_FORKED);
+        check_again_in_child(place);
+    }
+    CHECK_STATUS(status, ASIDE_OK);
+    CHECK_INT(dispatched, 1);
+    complete(&place->held, "fetched");
+    CHECK_INT(dispatch(place->inbox), with_inbox);
+    check_value(&forking.told, ASIDE_OUTCOME_FETCHED, "fetched");
+    drop_told(&led);
+    forking_close();
+}
+
+TEST(a_hook_that_forks_while_a_loop_leads_anew)
+{
+    check_fork_to_retain_again(true);
+}
+
+TEST(a_hook_that_forks_while_a_plain_callback_leads_anew)
+{
+    check_fork_to_retain_again(false);
+}
+
+TEST(a_plain_callback_that_forks_in_a_fetch_of_its_own_is_told_in_the_parent_alone)
+{
+    for (int completes = 0; completes <= 1; completes++) {
+        static struct told led;
+        forking_open();
+        forking.completes = completes;
+        aside_call call = {ASIDE_CALL, .fetch = fork_in_the_fetch};
+        call.nonblocking = 1;
+        begin_outdated(&led, &call, NULL);
+        check_value(&forking.told, ASIDE_OUTCOME_FETCHED, "fetched");
+        CHECK_INT(dispatch(forking.place.inbox), 1);
+        drop_told(&led);
+        forking_close();
+    }
+}

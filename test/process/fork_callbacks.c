@@ -330,6 +330,29 @@ TEST(a_fork_as_an_argument_is_retained)
     check_fork_with_argument(true, true);
 }
 
+/* Nobody waits for it: who begins it is told in the child, and the parent's goes on. */
+TEST(a_fork_as_the_argument_of_a_refresh_is_retained)
+{
+    struct arguments arguments;
+    struct scene *scene = &arguments.scene;
+    memset((void *)&arguments, 0, sizeof arguments);
+    scene_begin(scene, false, answer, &arguments);
+    arguments.forks_at_retain = true;
+    scene->caller.call.arg_retain = retain;
+    scene->caller.call.arg_release = release;
+    aside_status status = aside_refresh(scene->cache, ASIDE_STR("k"), &scene->caller.call);
+    if (in_child) {
+        CHECK_STATUS(status, ASIDE_E_FORKED);
+        CHECK_STATUS(look(scene->cache, "k"), ASIDE_MISS);
+        CHECK_INT(arguments.retained, 1);
+        scene_end_in_child(scene);
+    }
+    CHECK_STATUS(status, ASIDE_OK);
+    WAIT_UNTIL(arguments.released == 1);
+    CHECK(holds(scene->cache, "k", "v"));
+    scene_end(scene);
+}
+
 TEST(a_fork_as_an_argument_is_released)
 {
     check_fork_with_argument(false, false);
@@ -533,6 +556,71 @@ TEST(a_fork_in_a_destructor_that_runs_while_a_fetch_makes_room)
         check_fork_while_making_room(target, false);
         check_fork_while_making_room(target, true);
     }
+}
+
+enum { REFRESHED_BYTES = 16 << 10, WRAPPED_BYTES = 1 << 10, WRAPPED = 200 };
+
+static aside_status bring_more(aside_fetch *fetch, void *arg)
+{
+    void *to;
+    (void)arg;
+    CHECK(aside_fetch_previous(fetch) != NULL);
+    CHECK_STATUS(aside_fetch_buffer(fetch, REFRESHED_BYTES, &to), ASIDE_OK);
+    memset(to, 'n', REFRESHED_BYTES);
+    return ASIDE_OK;
+}
+
+/* So many values that nobody asks for, and "k". */
+static void fill_with_wrapped(aside_cache *cache, struct crowding *crowding)
+{
+    static char thing;
+    for (uint32_t i = 0; i < WRAPPED; i++) {
+        aside_value *value = NULL;
+        CHECK_STATUS(
+            aside_value_wrap(&thing, WRAPPED_BYTES, fork_in_one_destructor, crowding, &value),
+            ASIDE_OK);
+        CHECK_STATUS(aside_set_value(cache, &i, sizeof i, value, ASIDE_FOREVER), ASIDE_OK);
+        aside_value_unref(value);
+    }
+    put(cache, "k", "old", ASIDE_FOREVER);
+}
+
+/* The child's refresh, which had a previous value and brought another, stores nothing and goes. */
+static void check_fork_while_a_refresh_makes_room(int target)
+{
+    struct crowding crowding;
+    struct ledger ledger;
+    aside_options options = quiet_options();
+    aside_call call = {ASIDE_CALL, .fetch = bring_more, .nonblocking = 1};
+    memset((void *)&crowding, 0, sizeof crowding);
+    options.max_bytes = 128 << 10;
+    options.alloc = ledger_init(&ledger);
+    aside_cache *cache = open_cache(&options);
+    fill_with_wrapped(cache, &crowding);
+    forker_init(&crowding.forker);
+    crowding.target = crowding.destroyed + target;
+    aside_status status = aside_refresh(cache, ASIDE_STR("k"), &call);
+    CHECK(crowding.forker.forked);
+    CHECK(status == ASIDE_OK || (in_child && status == ASIDE_E_FORKED));
+    CHECK_INT(STAT(cache, flights_now), 0);
+    aside_value *value = NULL;
+    if (aside_get(cache, ASIDE_STR("k"), &value) == ASIDE_OK)
+        CHECK(value_is(value, "old") || aside_value_size(value) == REFRESHED_BYTES);
+    CHECK(in_child || (value && aside_value_size(value) == REFRESHED_BYTES));
+    aside_value_unref(value);
+    use_cache(cache, true);
+    end_cache(cache);
+    wait_for_no_threads();
+    if (in_child)
+        child_done();
+    WAIT_UNTIL(ledger.live_blocks == 0);
+    forker_end(&crowding.forker);
+}
+
+TEST(a_fork_in_a_destructor_that_runs_while_a_refresh_makes_room)
+{
+    for (int target = 1; target <= 12; target++)
+        check_fork_while_a_refresh_makes_room(target);
 }
 
 /* ---- a fetch that submit runs at once, inside two others ----------------------------------------- */
