@@ -194,6 +194,29 @@ TEST(a_fetch_s_duration_saturates_and_leaves_the_birth_alone)
     CHECK_INT(entry_birth(7000000, 0), UINT64_C(7) << 24);
 }
 
+/* The window of who may draw for it grows as the ttl does, to no more than for ever. */
+TEST(a_window_that_grows_beyond_time_is_for_ever)
+{
+    static const int64_t factors[] = {1, 10, INT64_C(10000000), INT64_C(100000000)};
+    struct entry_life life = {.now_ns = 1, .expires_ns = 1 + INT64_C(1000000)};
+    life.early_for_ns = INT64_C(400000000000); /* of a fetch of 10 s, for a ttl of 1 ms */
+    ground_init(&ground, 0, 0);
+    struct entry *entry = entry_new_marked(ground.home, ENTRY_RARE, "k", 1, 1);
+    for (size_t i = 0; i < COUNT_OF(factors); i++) {
+        int64_t early_ns = life.early_for_ns, ttl_ns = factors[i] * 1000000;
+        entry_set_life(entry, &life);
+        entry_prolong_life(entry, 1, 1 + ttl_ns);
+        int64_t window_ns = entry_rare(entry)->early_for_ns;
+        if (early_ns <= INT64_MAX / factors[i])
+            CHECK(window_ns >= early_ns * factors[i] && window_ns <= early_ns * factors[i] + 1);
+        else
+            CHECK(window_ns == INT64_MAX);
+        CHECK_INT(entry->fresh_until_ns, 0); /* so whoever looks looks further */
+    }
+    entry_discard(entry);
+    ground_fini(&ground);
+}
+
 TEST(fresh_until_is_exclusive)
 {
     ground_init(&ground, 0, 0);

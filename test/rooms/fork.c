@@ -241,6 +241,16 @@ TEST(without_memory_for_the_handlers_there_is_no_token)
     CHECK_INT(registrations, 1);
 }
 
+TEST(without_memory_for_the_handlers_there_is_no_inbox)
+{
+    aside_inbox *inbox = (aside_inbox *)&errno;
+    int descriptors = process_descriptors();
+    no_handlers = true;
+    CHECK_STATUS(aside_inbox_new(&inbox), ASIDE_E_NOMEM);
+    CHECK(inbox == NULL);
+    CHECK_INT(process_descriptors(), descriptors);
+}
+
 TEST(the_handlers_are_asked_for_once_and_then_nobody_is_refused)
 {
     join(0, RANK_EXECUTOR);

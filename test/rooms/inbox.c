@@ -873,7 +873,7 @@ TEST(who_is_made_while_the_inbox_is_freed_keeps_it_until_it_is_ready)
 #if defined(__GLIBC__) && defined(__LP64__)
 static _Atomic int writes, settings;
 static _Atomic int interruptions; /* so many calls are, of each kind */
-static _Atomic bool hold_writers;
+static _Atomic bool hold_writers, counter_is_full;
 static struct gate writers;
 static int refuse_watch; /* the n-th from now on */
 
@@ -890,6 +890,9 @@ int eventfd_write(int fd, eventfd_t value)
     if (hold_writers)
         gate_pass(&writers);
     writes++;
+    const eventfd_t most = UINT64_MAX - 1;
+    if (counter_is_full)
+        CHECK(write(fd, &most, sizeof most) == sizeof most);
     return write(fd, &value, sizeof value) == sizeof value ? 0 : -1;
 }
 
@@ -985,6 +988,25 @@ TEST(an_interrupted_call_is_made_again)
     CHECK_INT(dispatch(0), 1);
     CHECK_INT(interruptions, 0);
     CHECK(!is_readable());
+    aside_inbox_free(box);
+}
+
+/* As after 2 to the 64th posts. It is readable all the same. */
+TEST(a_counter_that_is_full_is_as_good_as_written)
+{
+    struct thing things[2];
+    begin();
+    enlist_all(things, 2);
+    counter_is_full = true;
+    inbox_post(&things[0].item);
+    counter_is_full = false;
+    CHECK_INT(writes, 1);
+    CHECK(is_readable());
+    CHECK_INT(dispatch(0), 1);
+    CHECK(!is_readable());
+    inbox_post(&things[1].item);
+    CHECK(is_readable());
+    CHECK_INT(dispatch(0), 1);
     aside_inbox_free(box);
 }
 

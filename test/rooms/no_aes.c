@@ -142,6 +142,11 @@ static void check_fetching(aside_cache *cache, size_t size, aside_cancel *fired)
     CHECK_STATUS(aside_get_with_fetch(cache, letters, size, &call, &result), ASIDE_OK);
     CHECK_INT(result.outcome, ASIDE_OUTCOME_HIT);
     check_value(result.value, size);
+    call.cancel = NULL;
+    call.nonblocking = 1;
+    CHECK_STATUS(aside_refresh(cache, letters, size, &call), ASIDE_OK);
+    CHECK_INT(STAT(cache, refreshes), STAT(cache, misses_led)); /* one of each a key */
+    check_there(cache, size);
 }
 
 static void use_every_verb(void)

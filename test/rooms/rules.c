@@ -341,3 +341,19 @@ TEST(a_draw_ends_whatever_the_dice_say)
     (void)rules_refresh_early(&rules, 1000 * MS, MS, MS, falling, &from);
     CHECK(!rules_refresh_early(&rules, 1000 * MS, MS, MS, falling, &none));
 }
+
+/* Each first run of falling draws is of an even length, which says no more than "at least one more". */
+static uint64_t one_more(void *ctx)
+{
+    return ++*(uint64_t *)ctx % 3 == 2 ? 1 : 2;
+}
+
+TEST(the_deviate_is_at_most_40)
+{
+    aside_freshness rules = {.xfetch_beta = 1};
+    uint64_t draws = 0;
+    CHECK(rules_refresh_early(&rules, 1000 * MS, 40 * MS, MS, one_more, &draws));
+    CHECK_INT(draws, 40 * 3);
+    CHECK(!rules_refresh_early(&rules, 1000 * MS, 40 * MS + 1, MS, one_more, &draws));
+    CHECK_INT(draws, 40 * 3);
+}

@@ -444,14 +444,65 @@ TEST(keys_of_one_bucket_and_one_tag_are_told_apart)
     finish(cache);
 }
 
-/* ---- readers ------------------------------------------------------------------------------------- */
-
 static aside_status never_fetched(aside_fetch *fetch, void *arg)
 {
     (void)fetch, (void)arg;
     CHECK(!"the key is there");
     return ASIDE_OK;
 }
+
+static aside_status fetch_tagged(aside_fetch *fetch, void *arg)
+{
+    CHECK_STATUS(aside_fetch_add_tag(fetch, ASIDE_STR("tag")), ASIDE_OK);
+    return aside_fetch_copy(fetch, arg, strlen(arg));
+}
+
+/* Hits do not find at once what has tags: they look once more, out of line. */
+static void check_tagged_and_found(aside_cache *cache, const char *key)
+{
+    static char text[] = "tagged";
+    struct caller caller;
+    for (int i = 0; i < 2; i++) {
+        caller_init(&caller, cache, key, fetch_tagged, text);
+        CHECK_STATUS(caller_run(&caller), ASIDE_OK);
+        CHECK_INT(caller.result.outcome, i ? ASIDE_OUTCOME_HIT : ASIDE_OUTCOME_FETCHED);
+        CHECK(value_is(caller.result.value, text));
+        caller_drop(&caller);
+    }
+    CHECK(holds(cache, key, text));
+}
+
+TEST(what_has_tags_is_told_apart_from_a_key_of_its_bucket_and_tag)
+{
+    char key[16];
+    aside_cache *cache = open_with(256 << 10, 0);
+    put(cache, "the other key", "other", ASIDE_FOREVER);
+    uint64_t other = cache_hash(cache, ASIDE_STR("the other key"));
+    find_key(cache, other, TAG_BITS | 7, key);
+    check_tagged_and_found(cache, key);
+    finish(cache);
+}
+
+TEST(what_has_tags_and_a_tag_of_zero_is_found_behind_an_empty_word)
+{
+    char key[16], first[16];
+    aside_cache *cache = open_with(256 << 10, 0);
+    find_key(cache, 0, TAG_BITS, key);
+    uint64_t bucket = cache_hash(cache, key, strlen(key)) & 7;
+    find_key(cache, bucket | UINT64_C(1) << INDEX_TAG_SHIFT, TAG_BITS | 7, first);
+    put(cache, first, "has the word", ASIDE_FOREVER); /* that is looked at first for both */
+    check_tagged_and_found(cache, key);
+    CHECK_STATUS(aside_delete(cache, first, strlen(first)), ASIDE_OK);
+    CHECK(holds(cache, key, "tagged"));
+    struct caller caller;
+    caller_init(&caller, cache, key, never_fetched, NULL);
+    CHECK_STATUS(caller_run(&caller), ASIDE_OK);
+    CHECK(value_is(caller.result.value, "tagged"));
+    caller_drop(&caller);
+    finish(cache);
+}
+
+/* ---- readers ------------------------------------------------------------------------------------- */
 
 static void expect_visited(const void *data, size_t size, void *ctx)
 {
