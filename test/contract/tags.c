@@ -444,11 +444,13 @@ static aside_status give_tagged(aside_fetch *fetch, void *freed)
     return aside_fetch_give(fetch, value);
 }
 
-TEST(a_wrapped_value_with_a_tag_is_found_by_every_verb_and_freed_once)
+static void check_wrapped_and_tagged(bool bounded)
 {
     struct scene scene;
     int freed = 0;
     scene_init(&scene);
+    if (!bounded)
+        scene.options.max_bytes = scene.options.max_entries = 0;
     scene.call.fetch = give_tagged;
     scene.call.arg = &freed;
     scene_open(&scene);
@@ -461,6 +463,12 @@ TEST(a_wrapped_value_with_a_tag_is_found_by_every_verb_and_freed_once)
     CHECK_INT(freed, 1);
     scene_end(&scene);
     CHECK_INT(freed, 1);
+}
+
+TEST(a_wrapped_value_with_a_tag_is_found_by_every_verb_and_freed_once)
+{
+    check_wrapped_and_tagged(true);
+    check_wrapped_and_tagged(false);
 }
 
 TEST(a_groups_fetch_has_no_tags)
