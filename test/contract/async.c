@@ -639,6 +639,40 @@ TEST(a_nonblocking_fetch_needs_no_executor)
     place_close(&place);
 }
 
+/* He runs it on his own thread, though he may leave, and waits for who completes it. */
+TEST(a_caller_who_waits_for_the_nonblocking_fetch_that_he_leads_may_leave)
+{
+    enum { STAYS, IS_CANCELLED, IS_LATE, WAYS };
+    static const aside_status want[WAYS] = {ASIDE_OK, ASIDE_E_CANCELLED, ASIDE_E_TIMEOUT};
+    for (int way = 0; way < WAYS; way++) {
+        struct place place;
+        struct caller caller;
+        place_open_clocked(&place);
+        caller_init(&caller, place.cache, "k", hold_fetch, &place.held);
+        caller.call.nonblocking = 1;
+        caller.call.timeout_ms = 1000;
+        caller.call.cancel = token_new();
+        caller_start(&caller);
+        WAIT_UNTIL(STAT(place.cache, waiters_now) == 1);
+        CHECK_INT(place.held.fetches, 1);
+        if (way == IS_CANCELLED)
+            aside_cancel_fire(caller.call.cancel);
+        if (way == IS_LATE)
+            place_move_ms(&place, 1000);
+        if (way == STAYS)
+            complete(&place.held, "fetched");
+        CHECK_STATUS(caller_join(&caller), want[way]);
+        CHECK(way != STAYS || value_is(caller.result.value, "fetched"));
+        caller_drop(&caller);
+        if (way != STAYS)
+            complete(&place.held, "fetched");
+        CHECK(holds(place.cache, "k", "fetched"));
+        CHECK_INT(STAT(place.cache, queued_now) + process_threads_named("aside-fetch"), 0);
+        aside_cancel_unref(caller.call.cancel);
+        place_close(&place);
+    }
+}
+
 /* ---- bounds -------------------------------------------------------------------------------------- */
 
 TEST(an_argument_of_which_there_can_be_no_copy_is_refused_for_want_of_memory)

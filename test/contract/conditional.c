@@ -865,6 +865,7 @@ static bool check_vanishing(int64_t nth)
     bool renewed = STAT(scene->cache, fetch_stored) == 2;
     CHECK(vanishing.gone || renewed);
     CHECK_INT(STAT(scene->cache, fetch_not_modified), renewed);
+    CHECK_INT(aside_count(scene->cache), renewed); /* with its windows once more */
     CHECK_STATUS(look(scene->cache, "k"), renewed && !vanishing.gone ? ASIDE_OK : ASIDE_MISS);
     scene_end(scene);
     return vanishing.gone;

@@ -482,6 +482,47 @@ TEST(a_clock_that_is_moved_while_the_call_is_made_is_not_slept_over)
     CHECK(reading > 2);
 }
 
+/* The same of the token, which another thread fires. */
+static void *fire_it(void *arg)
+{
+    aside_cancel_fire(((struct moving *)arg)->place.call.cancel);
+    return NULL;
+}
+
+static bool fire_at(int reading)
+{
+    static struct moving moving;
+    struct place *place = &moving.place;
+    aside_options options = place_options(place);
+    memset((void *)&moving.told, 0, sizeof moving.told);
+    options.clock = acting_clock_init(&moving.clock, fire_it, &moving);
+    place_open_with(place, &options);
+    place->call.cancel = token_new();
+    acting_clock_arm(&moving.clock, reading);
+    aside_status status = place_begin(place, &moving.told);
+    bool fired = moving.clock.readings_left <= 0;
+    moving.clock.readings_left = 0;
+    aside_cancel_fire(place->call.cancel);
+    CHECK_STATUS(status, fired && !place->held.fetches ? ASIDE_E_CANCELLED : ASIDE_PENDING);
+    if (status == ASIDE_PENDING) {
+        CHECK(is_readable(place->inbox));
+        CHECK_INT(dispatch(place->inbox), 1);
+        check_told(&moving.told, ASIDE_E_CANCELLED, ASIDE_OUTCOME_FETCHED);
+        complete(&place->held, "late");
+    }
+    aside_cancel_unref(place->call.cancel);
+    place_close(place);
+    return fired;
+}
+
+TEST(a_token_that_fires_while_the_call_is_made_is_not_slept_over)
+{
+    int reading = 1;
+    while (fire_at(reading))
+        reading++;
+    CHECK(reading > 2);
+}
+
 /* ---- what came is older than the caller may see -------------------------------------------------- */
 
 /* A flight that a deletion of its tag overtakes, and one who joins it after that. */

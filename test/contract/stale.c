@@ -304,8 +304,7 @@ static void acting_free(void *block, void *ctx)
     free(block);
 }
 
-/* A cache without windows: "old" has those of the call that has fetched it. Another's fetch of it, which
- * he waits for, hangs. */
+/* A cache without windows: "old" has those of the call that has fetched it. */
 struct meddling {
     struct fake_clock clock;
     struct acting_alloc alloc;
@@ -315,12 +314,13 @@ struct meddling {
     aside_call call; /* of next */
 };
 
-static void meddling_begin(struct meddling *m, thread_fn act)
+static void meddling_open(struct meddling *m, thread_fn act, size_t max_flights)
 {
     memset((void *)m, 0, sizeof *m);
     aside_options options = stale_options(&m->clock);
     options.alloc = (aside_alloc){acting_malloc, acting_realloc, acting_free, &m->alloc};
     options.max_flight_age_ms = 2000;
+    options.max_flights = max_flights;
     m->cache = open_cache(&options);
     m->alloc.act = act;
     m->alloc.arg = m->cache;
@@ -332,6 +332,12 @@ static void meddling_begin(struct meddling *m, thread_fn act)
     (void)call_is_fresh(m->cache, &m->call, "old", ASIDE_OUTCOME_FETCHED);
     m->call.arg = &m->next;
     fake_clock_advance_ms(&m->clock, TTL, m->cache);
+}
+
+/* And another's fetch of it, which he waits for, hangs. */
+static void meddling_begin(struct meddling *m, thread_fn act)
+{
+    meddling_open(m, act, 0);
     caller_ask(&m->leader, m->cache, "k", &m->hung, NULL);
     m->leader.call.freshness.stale_ms = ASIDE_OFF;
     caller_start(&m->leader);
@@ -1376,6 +1382,32 @@ TEST(a_refresh_that_cannot_be_begun_says_why)
     CHECK_STATUS(aside_refresh(cache, ASIDE_STR("k"), &call), ASIDE_E_CLOSED);
     CHECK_INT(other.fetches, 0);
     aside_unref(cache);
+}
+
+/* No flight can be begun, and what it was claimed for is gone, or another's, by then. */
+static void check_refused_and_meddled_with(thread_fn act, aside_status status, const char *text)
+{
+    struct meddling m;
+    struct source other;
+    struct caller elsewhere;
+    meddling_open(&m, act, 1);
+    source_init(&other, "v", true);
+    lead_to_gate(&elsewhere, m.cache, "other", &other);
+    meddling_arm(&m);
+    (void)call_gives(m.cache, &m.call, status, text);
+    CHECK(!atomic_load(&m.alloc.armed));
+    CHECK_INT(STAT(m.cache, refreshes), 0);
+    gate_open(&other.gate);
+    caller_is_fresh(&elsewhere, "v", ASIDE_OUTCOME_FETCHED);
+    CHECK_INT(m.next.fetches, 0);
+    end_cache(m.cache);
+}
+
+TEST(a_refresh_that_cannot_be_begun_of_what_is_gone_by_then)
+{
+    check_refused_and_meddled_with(delete_it, ASIDE_E_BUSY, NULL);
+    check_refused_and_meddled_with(write_it, ASIDE_OK, "written");
+    check_refused_and_meddled_with(expire_it, ASIDE_OK, "old");
 }
 
 struct recordless {
