@@ -4,6 +4,7 @@
 #include "children.h"
 #include "internal.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -44,6 +45,17 @@ static void begin_child(int said)
     close(said);
 }
 
+/* Other programs run meanwhile: between them and this one a system may lack processes for a moment. */
+static pid_t fork_patiently(void)
+{
+    pid_t pid;
+    for (int tries = 0; (pid = fork()) < 0 && errno == EAGAIN && tries < 100; tries++)
+        usleep(20000);
+    if (pid < 0)
+        test_fail(__FILE__, __LINE__, "fork", strerror(errno));
+    return pid;
+}
+
 struct child child_fork(void)
 {
     struct child child;
@@ -51,8 +63,7 @@ struct child child_fork(void)
 
     CHECK(pipe2(ends, O_CLOEXEC) == 0);
     fflush(NULL);
-    child.pid = fork();
-    CHECK(child.pid >= 0);
+    child.pid = fork_patiently();
     child.said = ends[0];
     if (child.pid == 0) {
         close(ends[0]);
