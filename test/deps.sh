@@ -7,6 +7,7 @@
 #   sh test/deps.sh cert-cache   a compiler and so on, and what the example with certificates uses
 #   sh test/deps.sh loops        a compiler and so on, what the examples with event loops use, and a PostgreSQL to test
 #                                with; Debian's package starts a server of its own, which is not used
+#   sh test/deps.sh serve        a compiler and so on, and what the template service uses
 #   sh test/deps.sh test         and what `make test` needs
 #   sh test/deps.sh check-all    and what `make check-all` needs
 #   sh test/deps.sh bench        a compiler and so on, and the peers that benches compare with
@@ -21,14 +22,16 @@ apt_build="gcc libc6-dev make pkg-config uthash-dev"
 apt_demo="libsqlite3-dev unicode-data"
 apt_cert="libcurl4-openssl-dev libssl-dev libmicrohttpd-dev libjansson-dev"
 apt_loops="libsqlite3-dev libuv1-dev libpq-dev postgresql python3"
+apt_serve="libmicrohttpd-dev libsqlite3-dev libpq-dev libjansson-dev ?libsystemd-dev curl"
 apt_test="g++ binutils util-linux mandoc"
-apt_bench="zstd gnuplot-nox valgrind ?golang-go ?golang-golang-x-sync-dev python3 ?g++ ?libglib2.0-dev ?liburcu-dev ?libcuckoo-dev ?golang-github-dgraph-io-ristretto-dev ?openjdk-17-jdk-headless ?libcaffeine-java"
-apt_check="clang clang-format clang-tidy ?libclang-rt-dev ?clang-19 ?clang-tidy-19 valgrind libc6-dbg gdb spin gcovr patch python3 cmake meson ninja-build abigail-tools debhelper dpkg-dev lintian git ?prometheus"
+apt_bench="zstd gnuplot-nox valgrind ?golang-go ?golang-golang-x-sync-dev python3 ?g++ ?libglib2.0-dev ?liburcu-dev ?libcuckoo-dev ?golang-github-dgraph-io-ristretto-dev ?openjdk-17-jdk-headless ?libcaffeine-java ?wrk"
+apt_check="clang clang-format clang-tidy ?libclang-rt-dev ?clang-19 ?clang-tidy-19 valgrind libc6-dbg gdb spin gcovr patch python3 cmake meson ninja-build abigail-tools debhelper dpkg-dev lintian git ?prometheus ?wrk ?chromium ?chromium-driver"
 
 dnf_build="gcc make pkgconf-pkg-config uthash-devel"
 dnf_demo="sqlite-devel unicode-ucd"
 dnf_cert="libcurl-devel openssl-devel libmicrohttpd-devel jansson-devel"
 dnf_loops="sqlite-devel libuv-devel libpq-devel postgresql-server python3"
+dnf_serve="libmicrohttpd-devel sqlite-devel libpq-devel jansson-devel ?systemd-devel curl"
 dnf_test="gcc-c++ binutils util-linux glibc-static ?mandoc"
 dnf_bench="zstd gnuplot-minimal valgrind golang golang-x-sync-devel python3 gcc-c++ glib2-devel userspace-rcu-devel java-latest-openjdk-devel"
 dnf_check="clang clang-tools-extra compiler-rt libasan libubsan libtsan valgrind gdb spin gcovr patch python3 cmake meson ninja-build libabigail git"
@@ -37,6 +40,7 @@ apk_build="gcc musl-dev make pkgconf uthash-dev"
 apk_demo="sqlite-dev unicode-character-database"
 apk_cert="curl-dev openssl-dev libmicrohttpd-dev jansson-dev"
 apk_loops="sqlite-dev libuv-dev libpq-dev postgresql python3"
+apk_serve="libmicrohttpd-dev sqlite-dev libpq-dev jansson-dev curl"
 apk_test="g++ bash binutils util-linux mandoc"
 apk_bench="zstd gnuplot valgrind go python3 g++ glib-dev userspace-rcu-dev openjdk17"
 apk_check="clang clang-extra-tools compiler-rt valgrind gdb spin gcovr patch python3 cmake meson ninja git"
@@ -45,6 +49,7 @@ brew_build="make pkg-config uthash"
 brew_demo="sqlite"
 brew_cert="curl openssl@3 libmicrohttpd jansson"
 brew_loops="sqlite libuv libpq postgresql python"
+brew_serve="libmicrohttpd sqlite libpq jansson curl"
 brew_test="bash binutils mandoc"
 brew_bench="zstd gnuplot go python glib openjdk"
 brew_check="llvm spin gcovr cmake meson ninja"
@@ -56,10 +61,11 @@ packages() {
     demo) eval "echo \$$1_build \$$1_demo" ;;
     cert-cache) eval "echo \$$1_build \$$1_cert" ;;
     loops) eval "echo \$$1_build \$$1_loops" ;;
+    serve) eval "echo \$$1_build \$$1_serve" ;;
     test) eval "echo \$$1_build \$$1_test" ;;
-    bench) eval "echo \$$1_build \$$1_bench" ;;
-    check-all) eval "echo \$$1_build \$$1_demo \$$1_cert \$$1_loops \$$1_test \$$1_check" ;;
-    *) echo "usage: sh test/deps.sh build|demo|cert-cache|loops|test|check-all|bench" >&2; exit 2 ;;
+    bench) eval "echo \$$1_build \$$1_serve \$$1_bench" ;;
+    check-all) eval "echo \$$1_build \$$1_demo \$$1_cert \$$1_loops \$$1_serve \$$1_test \$$1_check" ;;
+    *) echo "usage: sh test/deps.sh build|demo|cert-cache|loops|serve|test|check-all|bench" >&2; exit 2 ;;
     esac
 }
 

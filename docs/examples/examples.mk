@@ -72,3 +72,46 @@ $(B)/loops/uv_pq: $(call loops_objects,$(loops_uv)) $(R_static)
 	$(Q)$(CC) -pthread $(CFLAGS) $(LDFLAGS) -o $@ $^ $(loops_uv_libs)
 
 -include $(patsubst %.o,%.d,$(call loops_objects,$(loops_epoll) $(loops_uv)))
+
+# A daemon to read, copy and load: HTTP in front, a database behind, the cache between.
+
+.PHONY: template-service serve
+
+service_sources := $(sort $(wildcard docs/examples/template-service/*.c))
+service_objects := $(service_sources:docs/examples/template-service/%.c=$(B)/template-service/%.o) \
+    $(B)/template-service/page.html.o
+service_uses := libmicrohttpd sqlite3 libpq jansson
+service_has_systemd := $(shell $(PKG_CONFIG) --exists libsystemd 2>/dev/null && echo libsystemd)
+service_cflags = $(shell $(PKG_CONFIG) --cflags $(service_uses) $(service_has_systemd) 2>/dev/null) \
+    $(if $(service_has_systemd),-DHAVE_SYSTEMD)
+service_libs = $(shell $(PKG_CONFIG) --libs $(service_uses) $(service_has_systemd) 2>/dev/null || \
+    echo -lmicrohttpd -lsqlite3 -lpq -ljansson)
+
+# In the foreground, until Ctrl-C. Variables of make; then ARGS, for whatever else --help names.
+PORT ?= 8080
+DB ?= $(B)/template-service/templates.db
+
+serve: ## installs what the template service needs, builds, fills and runs it: PORT=8080, DB=postgresql://..., ARGS=...
+	@sh test/deps.sh serve
+	@$(MAKE) --no-print-directory template-service
+	@echo 'The live page: http://127.0.0.1:$(PORT)/    To stop: Ctrl-C'
+	@exec $(B)/template-service/template-service --port $(PORT) --db '$(DB)' --change-every-ms 30000 $(ARGS)
+
+template-service: $(B)/template-service/template-service ## builds the template service, in build/template-service
+
+$(B)/template-service/%.o: docs/examples/template-service/%.c $(R)/options
+	$(call say,CC template-service/$*.c)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -Iinclude -pthread $(ours_depend) $(ours_warnings) -O2 -g $(service_cflags) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+# The page, as the bytes between two symbols.
+$(B)/template-service/page.html.o: docs/examples/template-service/page.html
+	$(call say,LD template-service/page.html)
+	@mkdir -p $(@D)
+	$(Q)cd $(<D) && $(LD) -r -z noexecstack -b binary -o $(abspath $@) $(<F)
+
+$(B)/template-service/template-service: $(service_objects) $(R_static)
+	$(call say,LD template-service)
+	$(Q)$(CC) -pthread $(CFLAGS) $(LDFLAGS) -o $@ $(service_objects) $(R_static) $(service_libs)
+
+-include $(patsubst %.o,%.d,$(service_objects))
