@@ -85,7 +85,7 @@ run_tests = CC='$(CC)' MAKE='$(MAKE)' bash test/run
 # The waiting room's other half is exercised by whoever waits: all contract tests and its own.
 parkfb_programs = $(call programs_in,parkfb,contract) $(filter %/park,$(call programs_in,parkfb,rooms))
 
-test: ## what README names: every test, in under two minutes
+test: ## what README names: every test
 	$(parallel_make) all build-test $(parkfb_programs)
 	@$(run_tests) $(call programs_of,test) $(parkfb_programs) $(test_shell)
 

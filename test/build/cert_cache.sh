@@ -7,10 +7,7 @@ pkg-config --exists 'libcurl >= 7.85' 'libcrypto >= 3.0' libmicrohttpd jansson |
     skip "there is no libcurl 7.85, OpenSSL 3, libmicrohttpd or jansson to compile with (sh test/deps.sh cert-cache)"
 
 program=build/cert-cache/cert-cache
-(unset MAKEFLAGS MFLAGS MAKELEVEL && "$MAKE" -s "$program" CC="$CC") >"$scratch/make" 2>&1 || {
-    cat "$scratch/make"
-    fail "does not build"
-}
+build_example "$program"
 if grep -i 'warning:' "$scratch/make"; then fail "does not compile without warnings"; fi
 
 # run CALLERS COMMAND...: its last line, the one figure left out that depends on the machine

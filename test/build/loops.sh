@@ -6,10 +6,7 @@
 needs pkg-config timeout python3
 pkg-config --exists sqlite3 libuv libpq ||
     skip "there is no SQLite, libuv or libpq to compile with (sh test/deps.sh loops)"
-for bin in "$(pg_config --bindir 2>/dev/null)" /usr/lib/postgresql/*/bin; do
-    if [ -x "$bin/initdb" ]; then break; fi
-done
-[ -x "$bin/initdb" ] || skip "there is no server of PostgreSQL (sh test/deps.sh loops)"
+. test/build/postgres.inc
 
 # ---- both programs, by each compiler ----
 
@@ -29,10 +26,7 @@ for compiler in "$CC" clang-14 clang; do
 done
 
 programs=build/loops
-(unset MAKEFLAGS MFLAGS MAKELEVEL && "$MAKE" -s loops WERROR=1 CC="$CC") >"$scratch/make" 2>&1 || {
-    cat "$scratch/make"
-    fail "make loops fails"
-}
+build_example loops
 
 # ---- epoll_sqlite ----
 
@@ -52,58 +46,13 @@ if command -v valgrind >/dev/null; then
     done
 fi
 
-# ---- a PostgreSQL of our own: as an unprivileged user, on a Unix socket ----
+# ---- a PostgreSQL of our own ----
 
-pg=$(mktemp -d "${TMPDIR:-/tmp}/aside-pg-XXXXXX")
-as_owner= server= client=
-if [ "$(id -u)" = 0 ]; then
-    owner=nobody
-    if id postgres >/dev/null 2>&1; then owner=postgres; fi
-    chown "$owner" "$pg"
-    as_owner="setpriv --reuid=$owner --regid=$(id -g "$owner") --clear-groups"
-fi
-
-is_gone() {
-    [ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
-}
-
-# await COMMAND...: until it succeeds
-await() {
-    for _ in $(seq 600); do
-        if "$@"; then return 0; fi
-        sleep 0.05
-    done
-    fail "this does not come about: $*"
-}
-
-# It is a child of this shell, so that its number is nobody else's until it has been waited for.
-start_server() {
-    (cd / && exec $as_owner "$bin/postgres" -D "$pg/data" -c listen_addresses= -c unix_socket_directories="$pg" \
-        -c fsync=off >"$scratch/log" 2>&1) &
-    server=$!
-    await "$bin/pg_isready" -q -h "$pg"
-}
-
-stop_server() {
-    kill -INT "$server"
-    wait "$server" || fail "PostgreSQL has ended with $?"
-    server=
-}
-
-tidy() {
-    if [ $? -ne 0 ] && [ -s "$scratch/log" ]; then tail -n 20 "$scratch/log"; fi
+client=
+also_tidy() {
     if [ -n "$client" ]; then kill "$client" 2>/dev/null || :; fi
-    if [ -n "$server" ]; then kill -QUIT "$server" && wait "$server" || :; fi
-    rm -rf "$pg" "$scratch"
 }
-trap tidy EXIT
-
-sql() {
-    "$bin/psql" -X -q -A -t -h "$pg" -U postgres -d postgres -c "$1"
-}
-
-(cd / && $as_owner "$bin/initdb" -U postgres -A trust --no-sync -D "$pg/data" >/dev/null)
-start_server
+start_postgres
 sql "CREATE TABLE pairs AS SELECT 'user:' || i AS key, 'name of user ' || i AS value FROM generate_series(0, 999) AS i"
 
 # ---- uv_pq ----
@@ -195,16 +144,13 @@ echo "-- a server that is killed with a query under way: no lookup is left witho
 lock_table
 start_client
 await query_is_blocked
-backends=$(sql "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-kill -9 "$server" $backends || : # some may have ended by themselves
-wait "$server" || server=
+kill_server
 finish_client
 grep -qF "$lost" "$scratch/said" || fail "not one query that all were waiting for"
 [ "$(grep -c 'values=0 errors=10000 .* tasks=1 ' "$scratch/said")" -eq 3 ] || fail "not three times 10,000 errors"
 if grep -q 'exit status' "$scratch/said"; then fail "lookups were left without an answer"; fi
 
 echo "-- and is started again"
-for backend in $backends; do await is_gone "$backend"; done
 start_server
 start_client
 finish_client
