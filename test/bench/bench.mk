@@ -101,6 +101,20 @@ $(eval $(call peer,goflight,goflight.go,$$(call has_go,golang.org/x/sync/singlef
 bench: $(suite_benches) $(group_peer) $(peer_drivers) ## ours beside every peer that is here: OUT=FOLDER, ARGS="--quick" (make bench-deps)
 	@$(PYTHON) test/bench/suite.py --build '$(B)/bench' --out '$(or $(OUT),$(B)/bench/out)' --cc '$(CC)' $(ARGS)
 
+# A hit of the template service over HTTP, beside a program that only answers. ARGS="PAIRS SECONDS".
+.PHONY: bench-http-hit
+
+bare_microhttpd := $(peers)/bare_microhttpd
+
+$(bare_microhttpd): test/bench/peers/bare_microhttpd.c $(R)/options
+	$(call say,CC bench/peers/bare_microhttpd.c)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ours_language) $(ours_warnings) -O2 -g $(CPPFLAGS) $(CFLAGS) $< $(LDFLAGS) \
+	    $(or $(shell $(PKG_CONFIG) --cflags --libs libmicrohttpd 2>/dev/null),-lmicrohttpd) -o $@
+
+bench-http-hit: $(B)/template-service/template-service $(bare_microhttpd) ## a hit over HTTP, beside bare libmicrohttpd (make bench-deps)
+	@sh test/bench/http_hit.sh $(B)/template-service/template-service $(bare_microhttpd) $(ARGS) || [ $$? -eq 77 ]
+
 bench-deps: ## installs what `make bench` compares with
 	@sh test/deps.sh bench
 
