@@ -22,9 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A connection whose request is not complete is given up when nothing comes for STALLED_SECONDS:
- * libmicrohttpd does not notice that a client has left in the middle of one. */
-enum { BACKLOG = 4096, STALLED_SECONDS = 10, IDLE_SECONDS = 60, TURN_MS = 20 };
+/* A connection is given up when nothing comes for QUIET_SECONDS, be it idle, or in the middle of a
+ * request: libmicrohttpd does not notice that a client has left there. One time for all, since it
+ * looks at every connection with a time of its own at each turn. Who is parked does not count. */
+enum { BACKLOG = 4096, QUIET_SECONDS = 10, TURN_MS = 20 };
 
 struct lane {
     struct http *http;
@@ -47,11 +48,6 @@ static int64_t now_ns(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-static void set_timeout(struct MHD_Connection *connection, unsigned seconds)
-{
-    (void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, seconds);
 }
 
 /* ---- a request ------------------------------------------------------------------------------- */
@@ -116,11 +112,6 @@ static void keep(struct request *request, const char *bytes, size_t size)
     request->body_size += size;
 }
 
-static bool has_body(const struct request *request)
-{
-    return request->method != METHOD_GET && request->method != METHOD_HEAD;
-}
-
 static enum MHD_Result on_request(void *its_http, struct MHD_Connection *connection,
                                   const char *path, const char *method, const char *version,
                                   const char *upload, size_t *upload_size, void **its_request)
@@ -129,8 +120,6 @@ static enum MHD_Result on_request(void *its_http, struct MHD_Connection *connect
     (void)version;
     if (request == NULL) {
         *its_request = request = begin(its_http, connection, path, method);
-        if (request != NULL && has_body(request))
-            set_timeout(connection, STALLED_SECONDS);
         return request != NULL ? MHD_YES : MHD_NO;
     }
     if (*upload_size > 0) {
@@ -138,7 +127,6 @@ static enum MHD_Result on_request(void *its_http, struct MHD_Connection *connect
         *upload_size = 0;
         return MHD_YES;
     }
-    set_timeout(connection, IDLE_SECONDS);
     return request_answer(request);
 }
 
@@ -175,7 +163,7 @@ static struct MHD_Daemon *make_daemon(struct http *http, int listening)
     struct MHD_Daemon *daemon =
         MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, http,
                          MHD_OPTION_LISTEN_SOCKET, listening, MHD_OPTION_CONNECTION_LIMIT, share,
-                         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)STALLED_SECONDS,
+                         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)QUIET_SECONDS,
                          MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_END);
     if (daemon == NULL)
         close(listening);
