@@ -2,9 +2,8 @@
 # The template service under load, in front of a PostgreSQL of this test's own that is killed, stopped and slow, and
 # with clients who misbehave, leave, or come as 10,000 at once: a line for each fault says what the others saw.
 . test/build/common.inc
-needs pkg-config timeout python3
-pkg-config --exists libmicrohttpd sqlite3 libpq jansson ||
-    skip "there is no libmicrohttpd, SQLite, libpq or jansson to compile with (sh test/deps.sh check-all)"
+needs python3
+needs_service
 . test/build/postgres.inc
 
 program=build/template-service/template-service

@@ -2,9 +2,8 @@
 # The template service, in SQLite, answers as it should: every route, method, status and header, what clients share,
 # what they do not, and how it starts and ends. With ASIDE_TEST_THOROUGH once more under valgrind: it loses nothing.
 . test/build/common.inc
-needs pkg-config timeout python3
-pkg-config --exists libmicrohttpd sqlite3 libpq jansson ||
-    skip "there is no libmicrohttpd, SQLite, libpq or jansson to compile with (sh test/deps.sh serve)"
+needs python3
+needs_service
 
 program=build/template-service/template-service
 build_example template-service

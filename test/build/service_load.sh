@@ -2,9 +2,8 @@
 # docs/examples/template-service/loadtest.sh, smaller than it is by itself: what it checks holds, and without the cache,
 # or without singleflight, there are more queries.
 . test/build/common.inc
-needs pkg-config timeout wrk curl
-pkg-config --exists libmicrohttpd sqlite3 libpq jansson ||
-    skip "there is no libmicrohttpd, SQLite, libpq or jansson to compile with"
+needs wrk curl
+needs_service
 
 build_example template-service
 hot=6 spread=2 clients=100

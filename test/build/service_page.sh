@@ -3,9 +3,8 @@
 # answer; charts and flights; an end of the daemon is told, its return seen; nobody else is asked anything, the console
 # has no error; two sizes, light and dark. PICTURES=DIRECTORY keeps screenshots.
 . test/build/common.inc
-needs python3 timeout pkg-config chromium chromedriver
-pkg-config --exists libmicrohttpd sqlite3 libpq jansson ||
-    skip "there is no libmicrohttpd, SQLite, libpq or jansson to compile with (sh test/deps.sh serve)"
+needs python3 chromium chromedriver
+needs_service
 
 build_example template-service
 timeout 300 python3 test/build/service_page.py build/template-service/template-service ${PICTURES:+"$PICTURES"} ||

@@ -3,9 +3,8 @@
 # promtool wants them, and every expression of the dashboard, asked of a Prometheus that has scraped the daemon, gives
 # numbers that agree with the requests that service_prometheus.py made.
 . test/build/common.inc
-needs pkg-config timeout python3 prometheus promtool
-pkg-config --exists libmicrohttpd sqlite3 libpq jansson ||
-    skip "there is no libmicrohttpd, SQLite, libpq or jansson to compile with"
+needs python3 prometheus promtool
+needs_service
 
 build_example template-service
 example=docs/examples/template-service

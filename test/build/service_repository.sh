@@ -5,9 +5,8 @@
 #
 #   SANITIZE=address,undefined sh test/build/service_repository.sh      or thread
 . test/build/common.inc
-needs pkg-config timeout mkfifo
-pkg-config --exists libmicrohttpd sqlite3 libpq jansson ||
-    skip "there is no libmicrohttpd, SQLite, libpq or jansson to compile with (sh test/deps.sh serve)"
+needs mkfifo
+needs_service
 . test/build/postgres.inc
 
 rooms=

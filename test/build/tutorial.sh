@@ -2,9 +2,8 @@
 # docs/TUTORIAL.md, as it stands: each piece of C is written to the file that it is named after, each command of a
 # console is run in the order of the page, by one shell, and must say what the page says.
 . test/build/common.inc
-needs bash pkg-config curl python3 mkfifo
-pkg-config --exists libmicrohttpd sqlite3 libpq jansson ||
-    skip "there is no libmicrohttpd, SQLite, libpq or jansson to compile with (sh test/deps.sh serve)"
+needs bash curl python3 mkfifo
+needs_service
 
 LIBASIDE=$PWD
 export LIBASIDE

@@ -1,12 +1,13 @@
 /*
  * engine.h -- what repository.c asks of a database: implemented by sqlite.c and postgres.c.
  *
- * Deadlines are times of engine_now_ms(). What has not come to an end by then is given up; of a
+ * Deadlines are times of now_ms() (clock.h). What has not come to an end by then is given up; of a
  * change it is then unknown whether it was made.
  */
 #ifndef ENGINE_H
 #define ENGINE_H
 
+#include "clock.h"
 #include "repository.h"
 
 /* Opaque to repository.c: a sqlite3 or PGconn with what goes with it. */
@@ -32,11 +33,7 @@ struct engine {
 extern const struct engine sqlite_engine;
 extern const struct engine postgres_engine;
 
-/* For both, from repository.c: */
-
-int64_t engine_now_ms(void); /* CLOCK_MONOTONIC */
-
-/* Logs what failed and why, which may be of several lines; at most one such failure a second, since
+/* For both, from repository.c: logs what failed and why, which may be of several lines; at most one such failure a second, since
  * while a database is away every request may come by here. */
 void engine_complain(const char *what, const char *why);
 

@@ -9,6 +9,7 @@
  */
 #include "http.h"
 
+#include "clock.h"
 #include "log.h"
 #include "request.h"
 
@@ -19,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 /* A connection is given up when nothing comes for QUIET_SECONDS, be it idle, or in the middle of a
@@ -43,13 +43,6 @@ struct http {
     struct lane lanes[];
 };
 
-static int64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
 /* ---- a request ------------------------------------------------------------------------------- */
 
 static struct request *begin(struct http *http, struct MHD_Connection *connection, const char *path,
@@ -58,7 +51,6 @@ static struct request *begin(struct http *http, struct MHD_Connection *connectio
     struct request *request = calloc(1, sizeof *request);
     if (request == NULL)
         return NULL;
-    request->http = http;
     request->app = http->app;
     request->connection = connection;
     request->route = route_of(path);

@@ -4,6 +4,7 @@
  */
 #include "loop.h"
 
+#include "clock.h"
 #include "http.h"
 #include "log.h"
 
@@ -13,7 +14,6 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { BATCH = 256, SLICE_MS = 50 };
@@ -110,13 +110,6 @@ void loop_run(struct loop *loop)
 {
     while (!loop->ended)
         turn(loop, -1);
-}
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 void loop_drain(struct loop *loop, const struct http *http, int64_t most_ms)

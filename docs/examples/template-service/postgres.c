@@ -73,7 +73,7 @@ static bool await_socket(PGconn *conn, short events, int64_t deadline_ms)
 {
     struct pollfd socket = {PQsocket(conn), events, 0};
     for (;;) {
-        int64_t left_ms = deadline_ms - engine_now_ms();
+        int64_t left_ms = deadline_ms - now_ms();
         if (left_ms <= 0)
             return false;
         int ready = poll(&socket, 1, left_ms < INT_MAX ? (int)left_ms : INT_MAX);
@@ -135,7 +135,7 @@ static enum db_outcome failure(struct session *session, const char *what, PGresu
 {
     const char *why = result != NULL ? PQresultErrorMessage(result) : PQerrorMessage(session->conn);
     bool ended = was_ended(result);
-    bool late = result == NULL && engine_now_ms() >= deadline_ms;
+    bool late = result == NULL && now_ms() >= deadline_ms;
     engine_complain(what, late ? "no answer in time" : why);
     session->failed = !ended;
     PQclear(result);

@@ -31,13 +31,6 @@ struct connection {
 
 /* ---- for the engines ------------------------------------------------------------------------- */
 
-int64_t engine_now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Turns a text of several lines into one. */
 static void join_lines(char *text)
 {
@@ -53,9 +46,9 @@ void engine_complain(const char *what, const char *why)
 {
     static atomic_int_least64_t quiet_until_ms;
     char line[WHERE];
-    int64_t now_ms = engine_now_ms(), until_ms = atomic_load(&quiet_until_ms);
-    if (now_ms < until_ms ||
-        !atomic_compare_exchange_strong(&quiet_until_ms, &until_ms, now_ms + QUIET_MS))
+    int64_t time_ms = now_ms(), until_ms = atomic_load(&quiet_until_ms);
+    if (time_ms < until_ms ||
+        !atomic_compare_exchange_strong(&quiet_until_ms, &until_ms, time_ms + QUIET_MS))
         return;
     snprintf(line, sizeof line, "%s", why);
     join_lines(line);
@@ -88,7 +81,7 @@ static bool describe(struct repository *repository)
 static bool migrate(struct repository *repository, int64_t templates)
 {
     const struct engine *engine = repository->engine;
-    int64_t deadline_ms = engine_now_ms() + MIGRATION_MS;
+    int64_t deadline_ms = now_ms() + MIGRATION_MS;
     struct session *session = engine->connect(repository->address, MIGRATION_MS, deadline_ms);
     if (session == NULL)
         return false;
@@ -174,12 +167,12 @@ static bool connect_by(struct connection *connection, int64_t deadline_ms)
 
 static enum db_outcome out_of_reach(int64_t deadline_ms)
 {
-    return engine_now_ms() < deadline_ms ? DB_FAILED : DB_TIMEOUT;
+    return now_ms() < deadline_ms ? DB_FAILED : DB_TIMEOUT;
 }
 
 static int64_t deadline_of(const struct connection *connection)
 {
-    return engine_now_ms() + connection->repository->query_timeout_ms;
+    return now_ms() + connection->repository->query_timeout_ms;
 }
 
 /* ---- what is asked --------------------------------------------------------------------------- */

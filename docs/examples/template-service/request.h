@@ -11,15 +11,12 @@ enum { MAX_BODY = 64 * 1024 };
 
 enum { CLIENT_HAS_GONE = 499 }; /* a status that nobody gets */
 
-struct http;
-
 enum phase {
     REQUEST_READING, /* its body, if it has one */
     REQUEST_PARKED,  /* it waits for an answer, which came if its handler is called again */
 };
 
 struct request {
-    struct http *http;
     struct app *app;
     struct MHD_Connection *connection;
     enum route route;

@@ -57,12 +57,12 @@ struct session {
 static int is_late(void *arg)
 {
     const struct session *session = arg;
-    return engine_now_ms() >= session->deadline_ms;
+    return now_ms() >= session->deadline_ms;
 }
 
 static void set_deadline(struct session *session, int64_t deadline_ms)
 {
-    int64_t left_ms = deadline_ms - engine_now_ms();
+    int64_t left_ms = deadline_ms - now_ms();
     session->deadline_ms = deadline_ms;
     sqlite3_busy_timeout(session->db, left_ms < INT_MAX ? (int)left_ms : INT_MAX);
 }

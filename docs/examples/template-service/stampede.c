@@ -8,10 +8,11 @@
  */
 #include "stampede.h"
 
+#include "clock.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum phase { PROTECTED, UNPROTECTED, PHASES };
 
@@ -39,13 +40,6 @@ struct stampede {
     struct wave waves[PHASES];
     struct caller callers[STAMPEDE_MAX_CALLERS];
 };
-
-static int64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* ---- the report ------------------------------------------------------------------------------ */
 
