@@ -297,14 +297,16 @@ aside_status store_put(struct store *store, uint64_t hash, struct entry *entry, 
     }
 }
 
-/* The tags go with what is stored; what is not stored must not outlive them with them. */
+/* The tags go with what is stored; what is not stored must not outlive them with them. What is stored
+ * others read by now: nothing is written there. */
 static void settle_tags(struct flight *flight, struct entry *entry, bool stored)
 {
-    struct entry_rare *rare = entry ? entry_rare(entry) : NULL;
-    if (rare && rare->tags && stored)
+    if (!entry || !entry_has_tags(entry))
+        return;
+    if (stored)
         flight->answer.tags = NULL;
-    else if (rare)
-        rare->tags = NULL;
+    else
+        entry_rare(entry)->tags = NULL;
 }
 
 /* What was not stored is kept by handles alone, from before anybody can see it. */

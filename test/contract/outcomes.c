@@ -470,6 +470,72 @@ TEST(a_burst_on_a_failing_key_is_one_fetch)
     scene_end(&scene);
 }
 
+/* Of a flight: at a step after its fetch somebody on another thread asks for the key. */
+struct passer_by {
+    struct scene scene;
+    int64_t nth;
+    _Atomic bool comes;
+};
+
+static void *ask_in_passing(void *its_passer_by)
+{
+    struct passer_by *passer_by = (struct passer_by *)its_passer_by;
+    aside_call call = passer_by->scene.call;
+    aside_result result = ASIDE_RESULT_INIT;
+    call.timeout_ms = ASIDE_NO_WAIT;
+    while (!atomic_load(&passer_by->comes))
+        test_yield();
+    aside_status status =
+        aside_get_with_fetch(passer_by->scene.cache, ASIDE_STR("k"), &call, &result);
+    CHECK_STATUS(status, result.outcome == ASIDE_OUTCOME_NONE ? ASIDE_MISS : ASIDE_NOT_FOUND);
+    return NULL;
+}
+
+/* Whoever stores goes on without having heard of him: a thread that waited for him could not race. */
+static void let_pass_by(void *its_passer_by)
+{
+    struct passer_by *passer_by = (struct passer_by *)its_passer_by;
+    atomic_store(&passer_by->comes, true);
+    for (int i = 0; i < 20; i++)
+        test_yield();
+}
+
+static aside_status not_there_as_somebody_passes(aside_fetch *fetch, void *arg)
+{
+    struct passer_by *passer_by = (struct passer_by *)arg;
+    if (!act_at_point(passer_by->nth, let_pass_by, passer_by))
+        test_skip("this build has no points between the steps of the library");
+    return aside_fetch_not_found(fetch);
+}
+
+/* True: there is such a step. */
+static bool check_passer_by(int64_t nth)
+{
+    struct passer_by passer_by;
+    struct scene *scene = &passer_by.scene;
+    passer_by.nth = nth;
+    atomic_init(&passer_by.comes, false);
+    open_absent(scene, 1000);
+    scene->call.fetch = not_there_as_somebody_passes;
+    scene->call.arg = &passer_by;
+    pthread_t thread = thread_start(ask_in_passing, &passer_by);
+    check_outcome(scene, ASIDE_NOT_FOUND, ASIDE_OUTCOME_FETCHED);
+    (void)act_at_point(0, NULL, NULL);
+    bool reached = atomic_exchange(&passer_by.comes, true);
+    thread_join(thread);
+    check_outcome(scene, ASIDE_NOT_FOUND, ASIDE_OUTCOME_NEGATIVE);
+    scene_end(scene);
+    return reached;
+}
+
+TEST(what_is_remembered_is_whole_as_soon_as_it_is_found)
+{
+    int64_t nth = 1;
+    while (check_passer_by(nth))
+        nth++;
+    CHECK(nth > 20);
+}
+
 /* The statistics name each lookup once. */
 TEST(lookups_that_are_answered_by_memory_add_up)
 {
