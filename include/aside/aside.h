@@ -387,11 +387,12 @@ ASIDE_API aside_status aside_open(aside_cache **cache,
 /*
  * Closes a cache: callers that wait return ASIDE_E_CLOSED, later calls return ASIDE_E_CLOSED, the
  * reaper is stopped and joined exactly once, fetches that run or are pending are waited for up to
- * close_wait_ms (so whoever is to complete one on this very thread does so before),
- * and every entry is dropped (P1). What still runs then keeps what it needs alive. Handles stay
- * valid. Idempotent and safe from many threads: all but the first wait until the first has
- * finished. From inside a callback of the same cache it does not wait for that callback, nor for
- * another closer. Returns ASIDE_OK, also the second time; ASIDE_E_INVALID for NULL.
+ * close_wait_ms (so whoever is to complete one on this very thread does so before), and every entry
+ * is dropped (P1). What still runs then keeps what it needs alive. Handles stay valid. Until an
+ * entry is dropped hits are served; but after a write that was told ASIDE_E_CLOSED nobody sees an
+ * older value (W1). Idempotent and safe from many threads: all but the first wait until the first
+ * has finished. From inside a callback of the same cache it does not wait for that callback, nor
+ * for another closer. Returns ASIDE_OK, also the second time; ASIDE_E_INVALID for NULL.
  * Blocking: yes, as said. Callbacks: destructors of values, worker.stop.
  */
 ASIDE_API aside_status aside_close(aside_cache *cache);

@@ -56,6 +56,13 @@ static inline bool cache_is_open(const aside_cache *cache)
     return host_is_open(&cache->host);
 }
 
+/* Until it is closed hits go on, and writes count: whoever is told that his came too late must leave nothing
+ * older behind. */
+static inline bool cache_is_closed(const aside_cache *cache)
+{
+    return host_is_closed(&cache->host);
+}
+
 static inline bool cache_is_key(const void *key, size_t key_len)
 {
     return likely(key_len <= ASIDE_MAX_KEY && (key || key_len == 0));

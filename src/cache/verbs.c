@@ -359,7 +359,7 @@ static aside_status put_copy(aside_cache *cache, const void *key, size_t key_len
         return ASIDE_E_INVALID;
     if (ttl_ms == 0)
         return put_nothing(cache, key, key_len, how);
-    if (!cache_is_open(cache))
+    if (cache_is_closed(cache))
         return ASIDE_E_CLOSED;
     size_t charge;
     if (size > ENTRY_MAX_VALUE || !entry_charge_of(cache->host.home, key_len, size, &charge) ||
@@ -380,7 +380,7 @@ static aside_status put_value(aside_cache *cache, const void *key, size_t key_le
         return ASIDE_E_INVALID;
     if (ttl_ms == 0)
         return put_nothing(cache, key, key_len, SHARD_SET);
-    if (!cache_is_open(cache))
+    if (cache_is_closed(cache))
         return ASIDE_E_CLOSED;
     struct entry *entry =
         entry_new_wrapping_marked(cache->host.home, marks_of(cache), key, key_len, value);
@@ -403,28 +403,35 @@ static aside_status touch(aside_cache *cache, const void *key, size_t key_len, i
 
 static aside_status clear(aside_cache *cache)
 {
-    if (!cache_is_open(cache))
+    if (cache_is_closed(cache))
         return ASIDE_E_CLOSED;
-    cache_count(cache, thread_self(), COUNTER_clears);
     store_clear(&cache->store, false, cache_now(cache));
+    aside_status status = cache_is_open(cache) ? ASIDE_OK : ASIDE_E_CLOSED;
+    count_write(cache, status, COUNTER_clears);
     if (reaper_exists(&cache->reaper))
         reaper_wake(&cache->reaper, true);
     else
         store_dismantle(&cache->store);
-    return ASIDE_OK;
+    return status;
+}
+
+static aside_status delete_tag(aside_cache *cache, const void *tag, size_t tag_len)
+{
+    if (tag_len > ASIDE_MAX_TAG || (!tag && tag_len))
+        return ASIDE_E_INVALID;
+    if (cache_is_closed(cache))
+        return ASIDE_E_CLOSED;
+    aside_status status = tags_invalidate(&cache->store.tags, tag, tag_len);
+    return cache_is_open(cache) ? status : ASIDE_E_CLOSED;
 }
 
 aside_status aside_delete_tag(aside_cache *cache, const void *tag, size_t tag_len)
 {
     struct host_call call;
-    aside_status status = ASIDE_E_INVALID;
     if (!cache_is(cache))
         return ASIDE_E_INVALID;
     begin_write(cache, &call);
-    if (tag_len <= ASIDE_MAX_TAG && (tag || !tag_len))
-        status = cache_is_open(cache) ? tags_invalidate(&cache->store.tags, tag, tag_len)
-                                      : ASIDE_E_CLOSED;
-    return end_write(cache, &call, COUNTER_delete_tag_ok, status);
+    return end_write(cache, &call, COUNTER_delete_tag_ok, delete_tag(cache, tag, tag_len));
 }
 
 aside_status aside_set(aside_cache *cache, const void *key, size_t key_len, const void *data,

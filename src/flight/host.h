@@ -84,6 +84,11 @@ static inline bool host_is_open(const struct host *host)
     return load_acquire(&host->phase) == HOST_OPEN;
 }
 
+static inline bool host_is_closed(const struct host *host)
+{
+    return load_acquire(&host->phase) == HOST_CLOSED;
+}
+
 static inline int64_t host_now(const struct host *host)
 {
     return clock_coarse(&host->clock);

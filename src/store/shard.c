@@ -56,6 +56,17 @@ static void unlink_entry(struct shard *shard, _Atomic uint64_t *word, aside_caus
     retire(shard, entry);
 }
 
+/* Where it is closed without being empty, as in the child of a fork that its closer did not follow to:
+ * whoever is told that his write came too late leaves nothing older behind all the same. */
+static enum shard_end too_late(struct shard *shard, uint64_t hash, const void *key, size_t key_len)
+    REQUIRES(shard->lock)
+{
+    _Atomic uint64_t *word = index_locate(&shard->index, hash, key, key_len);
+    if (word)
+        unlink_entry(shard, word, ASIDE_CAUSE_CLOSED);
+    return SHARD_CLOSED;
+}
+
 static _Atomic uint64_t *word_of_entry(struct shard *shard, const struct entry *entry)
     REQUIRES(shard->lock)
 {
@@ -120,7 +131,7 @@ enum shard_end shard_put(struct shard *shard, uint64_t hash, struct entry *entry
                          enum shard_put how, int64_t now_ns)
 {
     if (shard->group.closed)
-        return SHARD_CLOSED;
+        return too_late(shard, hash, entry->bytes, entry->head.key_len);
     if (shard->limbo.bytes > shard->limbo_max)
         return SHARD_LIMBO_FULL;
     _Atomic uint64_t *word = index_locate(&shard->index, hash, entry->bytes, entry->head.key_len);
@@ -146,7 +157,7 @@ enum shard_end shard_delete(struct shard *shard, uint64_t hash, const void *key,
                             int64_t now_ns)
 {
     if (shard->group.closed)
-        return SHARD_CLOSED;
+        return too_late(shard, hash, key, key_len);
     _Atomic uint64_t *word = index_locate(&shard->index, hash, key, key_len);
     if (!word)
         return SHARD_MISS;
@@ -169,7 +180,7 @@ enum shard_end shard_expire(struct shard *shard, uint64_t hash, const void *key,
                             int64_t now_ns)
 {
     if (shard->group.closed)
-        return SHARD_CLOSED;
+        return too_late(shard, hash, key, key_len);
     struct entry *entry = shard_find(shard, hash, key, key_len);
     if (!entry)
         return SHARD_MISS;

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@ enum { DEFAULT_LIMIT_S = 60 };
 static struct test *tests;
 static struct test **tests_end = &tests;
 static const char *program;
+static char scene[200];
 static const char *current = "?"; /* the test that this process runs */
 static uint64_t seed;
 static double rounds_scale = 1.0;
@@ -49,8 +51,11 @@ _Noreturn void harness_exit_now(int status)
 
 _Noreturn void test_fail(const char *file, int line, const char *what, const char *why)
 {
-    fprintf(stderr, "%s:%d: %s: failed: %s%s%s\n    seed %" PRIu64 "\n", file, line, current, what,
-            why ? ": " : "", why ? why : "", seed);
+    fprintf(stderr, "%s:%d: %s: failed: %s%s%s\n", file, line, current, what, why ? ": " : "",
+            why ? why : "");
+    if (scene[0])
+        fprintf(stderr, "    %s\n", scene);
+    fprintf(stderr, "    seed %" PRIu64 "\n", seed);
     harness_exit_now(1);
 }
 
@@ -75,6 +80,14 @@ void test_check_status(const char *file, int line, const char *what, aside_statu
     snprintf(why, sizeof why, "is %s (%d), expected %s (%d)", aside_status_name(actual),
              (int)actual, aside_status_name(expected), (int)expected);
     test_fail(file, line, what, why);
+}
+
+void test_scene(const char *format, ...)
+{
+    va_list rest;
+    va_start(rest, format);
+    vsnprintf(scene, sizeof scene, format, rest);
+    va_end(rest);
 }
 
 _Noreturn void test_skip(const char *why)

@@ -50,6 +50,8 @@ void test_check_int(const char *file, int line, const char *what, long long actu
 void test_check_status(const char *file, int line, const char *what, aside_status actual,
                        aside_status expected);
 _Noreturn void test_skip(const char *why); /* exit 77 */
+/* What the test is about just now, as printf() has it: printed when it fails. */
+void test_scene(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 uint64_t test_seed(void);             /* of this run, printed when a test fails */
 uint64_t test_random(void);           /* thread-safe, from the seed */

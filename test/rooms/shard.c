@@ -264,17 +264,20 @@ TEST(lazy_removal_takes_only_what_it_met)
     end();
 }
 
-TEST(a_closed_shard_takes_nothing)
+TEST(a_closed_shard_takes_nothing_and_keeps_nothing_that_a_write_was_to_replace)
 {
     begin(0, 0, SIZE_MAX);
-    store(1, CLOCK_NEVER);
+    for (uint32_t i = 1; i <= 3; i++)
+        store(i, CLOCK_NEVER);
     shard->group.closed = true;
-    CHECK_INT(put_as(1, make(1, 1, CLOCK_NEVER), SHARD_SET), SHARD_CLOSED);
-    CHECK_INT(put_as(2, make(2, 1, CLOCK_NEVER), SHARD_ADD), SHARD_CLOSED);
-    CHECK_INT(drop(1), SHARD_CLOSED);
-    CHECK_INT(touch(1, 0), SHARD_CLOSED);
     CHECK_INT(touch(1, now + 1), SHARD_CLOSED);
-    CHECK_INT(count(), 1);
+    CHECK_INT(put_as(4, make(4, 1, CLOCK_NEVER), SHARD_ADD), SHARD_CLOSED);
+    CHECK_INT(count(), 3);
+    CHECK_INT(put_as(1, make(1, 1, CLOCK_NEVER), SHARD_SET), SHARD_CLOSED);
+    CHECK_INT(drop(2), SHARD_CLOSED);
+    CHECK_INT(touch(3, 0), SHARD_CLOSED);
+    CHECK_INT(count(), 0);
+    check_bytes();
     end();
 }
 

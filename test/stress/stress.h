@@ -67,12 +67,17 @@ static inline void pool_open(struct pool *pool, int count, void (*work)(void *, 
     }
 }
 
+static inline void pool_turn(struct pool *pool)
+{
+    pthread_barrier_wait(&pool->begin);
+    pthread_barrier_wait(&pool->end);
+}
+
 /* The seeded scheduler disturbs while the members work, and nothing else. */
 static inline void pool_round(struct pool *pool)
 {
     perturb(test_random() | 1);
-    pthread_barrier_wait(&pool->begin);
-    pthread_barrier_wait(&pool->end);
+    pool_turn(pool);
     perturb(0);
 }
 
