@@ -226,6 +226,8 @@ async def killed(fault, load):
     is_true(while_dead.by_kind["hot"]["stale"] > 0, "stale templates were served")
     while_dead.has_seen("cold", "503", "504", "200")  # who asked before
     is_true(while_dead.by_kind["cold"]["503"] > 0, "cold templates failed")
+    is_true(while_dead.by_kind["writers"]["503"] > 0, "writes failed that had not been sent")
+    is_true(while_dead.by_kind["writers"]["504"] <= 2, "only of writes that had been sent it is unknown whether they were made")
     for kind, seen in while_dead.by_kind.items():
         fault.by_kind[kind] += seen
     fault.seen += while_dead.seen

@@ -320,9 +320,9 @@ check_lost_connections() {
     expect "write 1 a" "ok version=2 forgotten=1"
     kill_server
     most=$((1000 * slack))
-    expect "find 1" "failed version=0 name= query=0"
-    expect "find 1" "failed version=0 name= query=0"
-    expect "write 1 b" "failed version=0 forgotten=1"
+    expect "find 1" "not_asked version=0 name= query=0"
+    expect "find 1" "not_asked version=0 name= query=0"
+    expect "write 1 b" "not_asked version=0 forgotten=0"
     start_server
     most=$((10000 * slack))
     expect "find 1" "ok version=2 name=a query=2"
@@ -391,9 +391,9 @@ check_stopped_server() {
     most=$((limit + 1500 * slack))
     expect "find 1" "timeout version=0 name= query=2"
     [ "$took" -ge $((limit - 50)) ] || fail "it gives up after $took ms"
-    expect "find 1" "timeout version=0 name= query=0"
+    expect "find 1" "not_asked version=0 name= query=0"
     expect "write 2 z" "timeout version=0 forgotten=1"
-    expect "write 2 z" "timeout version=0 forgotten=1"
+    expect "write 2 z" "not_asked version=0 forgotten=0"
     kill -CONT $stopped
     most=$((10000 * slack))
     await "$bin/pg_isready" -q -h "$pg"

@@ -165,11 +165,6 @@ static bool connect_by(struct connection *connection, int64_t deadline_ms)
     return connection->session != NULL;
 }
 
-static enum db_outcome out_of_reach(int64_t deadline_ms)
-{
-    return now_ms() < deadline_ms ? DB_FAILED : DB_TIMEOUT;
-}
-
 static int64_t deadline_of(const struct connection *connection)
 {
     return now_ms() + connection->repository->query_timeout_ms;
@@ -189,7 +184,7 @@ static enum db_outcome find_by(struct connection *connection, int64_t id, struct
 {
     struct repository *repository = connection->repository;
     if (!connect_by(connection, deadline_ms))
-        return out_of_reach(deadline_ms);
+        return DB_NOT_ASKED;
     *query = atomic_fetch_add(&repository->queries, 1) + 1;
     return repository->engine->find(connection->session, id, t, deadline_ms);
 }
@@ -213,7 +208,7 @@ enum db_outcome repository_put(struct connection *connection, struct template *t
 {
     int64_t deadline_ms = deadline_of(connection);
     if (!connect_by(connection, deadline_ms))
-        return out_of_reach(deadline_ms);
+        return DB_NOT_ASKED;
     return connection->repository->engine->put(connection->session, t, deadline_ms);
 }
 
@@ -221,6 +216,6 @@ enum db_outcome repository_change_all(struct connection *connection)
 {
     int64_t deadline_ms = deadline_of(connection);
     if (!connect_by(connection, deadline_ms))
-        return out_of_reach(deadline_ms);
+        return DB_NOT_ASKED;
     return connection->repository->engine->change_all(connection->session, deadline_ms);
 }

@@ -27,9 +27,10 @@ struct repository_options {
 enum db_outcome {
     DB_OK,
     DB_NOT_FOUND,
-    DB_CREATED, /* of a put: there was none of that id */
-    DB_FAILED,  /* or out of reach; of a put: it may have been written all the same */
-    DB_TIMEOUT  /* likewise */
+    DB_CREATED,   /* of a put: there was none of that id */
+    DB_NOT_ASKED, /* it is out of reach: certainly nothing has changed */
+    DB_FAILED,    /* of a put: it may have been written all the same */
+    DB_TIMEOUT    /* likewise */
 };
 
 /* Connects, brings the schema up to date (several daemons may start at once), fills an empty table.

@@ -125,14 +125,16 @@ static void on_written(struct write *write)
 
 static enum MHD_Result answer_write(struct request *request)
 {
-    const struct write *write = &request->write;
-    if (write->outcome == DB_OK || write->outcome == DB_CREATED)
-        return answer_written(request);
-    if (!write->written_or_unknown)
+    switch (request->write.outcome) {
+    case DB_OK:
+    case DB_CREATED: return answer_written(request);
+    case DB_NOT_ASKED:
         return answer_error(request, MHD_HTTP_SERVICE_UNAVAILABLE,
                             "not written: the database is busy, or away");
-    return answer_error(request, MHD_HTTP_GATEWAY_TIMEOUT,
-                        "it is unknown whether it was written: ask, or write again");
+    default:
+        return answer_error(request, MHD_HTTP_GATEWAY_TIMEOUT,
+                            "it is unknown whether it was written: ask, or write again");
+    }
 }
 
 static enum MHD_Result begin_write(struct request *request)
@@ -198,43 +200,41 @@ static void write_cache_metrics(FILE *out, const struct app *app)
                 repository_queries(app->repository));
 }
 
-static void write_metrics(FILE *out, struct app *app)
+static bool write_metrics(FILE *out, struct app *app)
 {
     metrics_write(out);
     write_cache_metrics(out, app);
     aside_cache *const *caches = service_caches(app->service);
-    if (aside_stats_write(caches, SERVICE_CACHES, write_piece, out) != ASIDE_OK)
-        fputs("# the cache's are missing: out of memory\n", out);
+    return aside_stats_write(caches, SERVICE_CACHES, write_piece, out) == ASIDE_OK;
 }
 
-static void write_flights(FILE *out, struct app *app)
+static bool write_flights(FILE *out, struct app *app)
 {
     aside_cache *const *caches = service_caches(app->service);
-    if (aside_flights_write(caches, SERVICE_CACHES, write_piece, out) != ASIDE_OK)
-        rewind(out);
+    return aside_flights_write(caches, SERVICE_CACHES, write_piece, out) == ASIDE_OK;
 }
 
-static void write_history(FILE *out, struct app *app)
+static bool write_history(FILE *out, struct app *app)
 {
     pthread_mutex_lock(&app->history_lock);
     history_write(&app->history, out);
     pthread_mutex_unlock(&app->history_lock);
+    return true;
 }
 
 static enum MHD_Result answer_written_text(struct request *request, const char *type,
-                                           void (*write)(FILE *out, struct app *app))
+                                           bool (*write)(FILE *out, struct app *app))
 {
     char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);
     if (out == NULL)
         return MHD_NO;
-    write(out, request->app);
-    bool whole = !ferror(out);
+    bool whole = write(out, request->app) && !ferror(out);
     if (fclose(out) == 0 && whole)
         return answer_text(request, type, text, size);
     free(text);
-    return MHD_NO;
+    return answer_error(request, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
 }
 
 static enum MHD_Result get_metrics(struct request *request)

@@ -116,13 +116,12 @@ static enum job next_job(struct writer *writer, struct write **write)
 
 static void do_write(struct writer *writer, struct write *write)
 {
-    write->written_or_unknown = !atomic_load(&writer->closed) && !aside_cancel_fired(write->token);
-    write->outcome = DB_TIMEOUT;
-    if (write->written_or_unknown) {
-        int64_t id = write->template.id;
+    int64_t id = write->template.id;
+    write->outcome = DB_NOT_ASKED;
+    if (!atomic_load(&writer->closed) && !aside_cancel_fired(write->token))
         write->outcome = repository_put(writer->connection, &write->template);
+    if (write->outcome != DB_NOT_ASKED)
         service_forget(writer->service, id);
-    }
     write->done(write);
 }
 

@@ -12,8 +12,7 @@ struct write {
     aside_cancel *token;      /* what has been left before its turn is not written; borrowed */
     /* On the writer's thread, once; the write is the caller's again. */
     void (*done)(struct write *write);
-    enum db_outcome outcome; /* DB_TIMEOUT also where it was left, or refused: not written then */
-    bool written_or_unknown; /* false: certainly not written */
+    enum db_outcome outcome; /* DB_NOT_ASKED also where it was left, or refused */
     struct write *next;      /* the writer's own */
 };
 
