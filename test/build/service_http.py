@@ -14,6 +14,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import syslog
 import tempfile
 import time
 from http.client import HTTPException
@@ -485,6 +486,25 @@ def what_keeps_it_from_starting():
         until(lambda: not os.path.exists(pid_file), "the pid file is removed")
 
 
+def what_it_says_goes_to_syslog():
+    """Under its name, as a daemon's; nothing to standard error."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "syslog")
+        open(path, "w").close()
+        environment = {**os.environ, "LD_PRELOAD": os.environ["SYSLOG_TO_FILE"], "SYSLOG_FILE": path}
+        def said():
+            with open(path) as lines:
+                return lines.read()
+        server = subprocess.Popen([*PROGRAM, "--db", os.path.join(directory, "templates.db"), "--port", "0", "--syslog"],
+                                  env=environment, stderr=subprocess.PIPE, text=True)
+        until(lambda: "listening on" in said(), "it says where it listens")
+        server.terminate()
+        _, complaints = server.communicate(timeout=60)
+        is_equal((server.returncode, complaints), (0, ""), "its exit status, and what it says to standard error")
+        for line in said().splitlines():
+            is_true(line.startswith(f"{syslog.LOG_DAEMON >> 3} {syslog.LOG_INFO} template-service "), f"a message: {line}")
+
+
 def a_service_manager_is_told():
     linked = subprocess.run(["ldd", PROGRAM[-1]], capture_output=True, text=True).stdout
     if "libsystemd" not in linked:
@@ -506,7 +526,8 @@ for scenario in (who_misses_together_shares_one_query, without_singleflight_each
                  a_deadline_is_one_callers_alone, who_leaves_disturbs_nobody, past_a_queue_requests_are_shed, stampedes,
                  what_is_under_way_is_answered_at_the_end, a_query_that_does_not_end_is_not_waited_for,
                  writes_that_wait_are_refused_at_the_end, requests_that_come_all_the_time_do_not_keep_it,
-                 in_the_background, options, what_keeps_it_from_starting, a_service_manager_is_told):
+                 in_the_background, options, what_keeps_it_from_starting, what_it_says_goes_to_syslog,
+                 a_service_manager_is_told):
     if SLOWNESS > 1 and scenario in (options, what_keeps_it_from_starting):
         continue  # many starts, each of them slow
     scenario()

@@ -7,6 +7,8 @@ needs_service
 
 program=build/template-service/template-service
 build_example template-service
+export SYSLOG_TO_FILE="$scratch/syslog_to_file.so"
+"$CC" -Wall -Wextra -Werror -shared -fPIC -o "$SYSLOG_TO_FILE" test/consumers/syslog_to_file.c
 
 timeout 100 python3 -B test/build/service_http.py 1 "$program" || fail "template-service: see above"
 

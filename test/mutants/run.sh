@@ -33,7 +33,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 sound=$scratch/sound
 mkdir "$sound"
-tar -cf - Makefile include src test docs/examples/examples.mk docs/packaging/packaging.mk | tar -C "$sound" -xf -
+tar -cf - Makefile include src test docs/examples docs/packaging/packaging.mk | tar -C "$sound" -xf -
 variants_known=" test parkfb asan asan-clang tsan "
 
 # killers PATCH -- "PROGRAM TEST VARIANT" a line, - for no test
@@ -55,7 +55,7 @@ header() {
 
 # build TREE PROGRAM VARIANT
 build() {
-    case $2 in *.sh) (cd "$1" && $make all); return ;; esac
+    case $2 in *.sh) (cd "$1" && $make all template-service); return ;; esac
     (cd "$1" && $make "build/$3/test/$2")
 }
 
