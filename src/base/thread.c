@@ -19,9 +19,8 @@ static _Atomic(struct thread_record *) first;
 static struct thread_account **accounts; /* by slot; guarded by REGISTRY */
 static uint32_t account_slots;           /* guarded by REGISTRY */
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
-static bool have_key;
+static bool have_key; /* guarded by REGISTRY */
 
 /* ---- the end of a thread --------------------------------------------------------------------- */
 
@@ -93,9 +92,11 @@ static struct fork_member forks = {.ops = &fork_ops};
 
 /* ---- the beginning --------------------------------------------------------------------------- */
 
-static void make_key(void)
+/* Not by pthread_once(): a fork may come between, and then not every system's child gets past it. */
+static bool make_key(void) REQUIRES(thread_registry)
 {
-    have_key = pthread_key_create(&key, leave) == 0;
+    have_key = have_key || pthread_key_create(&key, leave) == 0;
+    return have_key;
 }
 
 static struct thread_record *reuse(void) REQUIRES(thread_registry)
@@ -120,6 +121,16 @@ static struct thread_record *add_new(void) REQUIRES(thread_registry)
     return record;
 }
 
+static struct thread_record *take_record(void)
+{
+    lock_take(&thread_registry);
+    struct thread_record *record = make_key() ? reuse() : NULL;
+    if (have_key && !record)
+        record = add_new();
+    lock_release(&thread_registry);
+    return record;
+}
+
 static void give_back(struct thread_record *record)
 {
     lock_take(&thread_registry);
@@ -131,14 +142,7 @@ struct thread_record *thread_enroll(void)
 {
     if (thread_current == THREAD_NO_RECORD)
         return NULL;
-    pthread_once(&once, make_key);
-    if (!have_key)
-        return NULL;
-    lock_take(&thread_registry);
-    struct thread_record *record = reuse();
-    if (!record)
-        record = add_new();
-    lock_release(&thread_registry);
+    struct thread_record *record = take_record();
     if (!record)
         return NULL;
     record->visits = 0;
