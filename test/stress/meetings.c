@@ -1,20 +1,16 @@
 /*
- * meetings.c -- any two operations on one key, where the second begins at a step of the first, and in
- * time at each. The first stands still there for a moment, whatever lock it may hold, and goes on beside
- * the second. Between the two threads stand relaxed flags alone: what a thread sanitizer is to see as
- * ordered, the library must have ordered itself.
+ * meetings.c -- any two operations on one key of a cache meet (encounter.h).
  *
  * Each thread reads once more what it has left behind: nobody sees a value older than a write that had
  * returned before he asked (W1). After that the cache is closed, and nothing is left of it.
  */
-#include "stress.h"
+#include "encounter.h"
 #include "children.h"
 #include "sanitizers.h"
 
 #define KEY UINT64_C(1)
 #define OTHER_KEY UINT64_C(2)
 #define TTL_MS 1000
-#define MOMENT_NS 150000
 #define COUNT_OF(array) (sizeof(array) / sizeof(array)[0])
 
 /* ---- a cache, and a source of versions ----------------------------------------------------------- */
@@ -460,37 +456,19 @@ static void bring_about(struct meeting *meeting, enum state state)
 struct pair {
     const struct operation *first, *second;
     enum state state;
-    int64_t step; /* of the first, at which the second begins */
-    bool reached;
-    _Atomic bool begun, over; /* of the second */
     struct meeting meeting;
 };
 
-static void let_begin(void *its_pair)
+static void act(void *its_pair, int which)
 {
     struct pair *pair = its_pair;
-    int64_t until_ns = test_now_ns() + MOMENT_NS;
-    pair->reached = true;
-    atomic_store_explicit(&pair->begun, true, memory_order_relaxed);
-    while (!atomic_load_explicit(&pair->over, memory_order_relaxed) && test_now_ns() < until_ns)
-        sched_yield();
+    (which == 0 ? pair->first : pair->second)->run(&pair->meeting);
 }
 
-static void meet(void *its_pair, int self)
+static void look_back(void *its_pair, int which)
 {
-    struct pair *pair = its_pair;
-    if (self == 0) {
-        (void)act_at_point(pair->step, let_begin, pair);
-        pair->first->run(&pair->meeting);
-        (void)act_at_point(0, NULL, NULL);
-        atomic_store_explicit(&pair->begun, true, memory_order_relaxed);
-    } else {
-        while (!atomic_load_explicit(&pair->begun, memory_order_relaxed))
-            sched_yield();
-        pair->second->run(&pair->meeting);
-        atomic_store_explicit(&pair->over, true, memory_order_relaxed);
-    }
-    (void)read_back(&pair->meeting);
+    (void)which;
+    (void)read_back(&((struct pair *)its_pair)->meeting);
 }
 
 /* Who sets a version while another writer is under way may come last with the older of two, and that is
@@ -512,50 +490,42 @@ static void judge(struct pair *pair)
     WAIT_UNTIL(meeting->ledger.live_blocks == 0);
 }
 
-static bool is_met(struct pool *pool, struct pair *pair, const struct setting *setting)
+static bool is_met(struct encounter *encounter, int64_t step, const struct setting *setting)
 {
+    struct pair *pair = encounter->scene;
     test_scene("%s, met by %s at step %lld; state %d, setting %td", pair->first->name,
-               pair->second->name, (long long)pair->step, (int)pair->state, setting - settings);
+               pair->second->name, (long long)step, (int)pair->state, setting - settings);
     open_meeting(&pair->meeting, setting);
     bring_about(&pair->meeting, pair->state);
     pair->meeting.floored = lays_floor(pair);
-    pair->reached = false;
-    atomic_store(&pair->begun, false);
-    atomic_store(&pair->over, false);
-    pool_turn(pool);
+    bool is_met = encounter_at(encounter, step);
     judge(pair);
-    return pair->reached;
+    return is_met;
 }
 
-/* Every so manieth step, beginning somewhere; in `make check-all` every one; of what goes through all
- * shards, and so has many more, fewer. */
-static int64_t stride_of(const struct operation *first)
+static void meet_at_each_step(struct encounter *encounter, const struct setting *setting)
 {
-    long rounds = test_rounds(ROUNDS);
-    return (rounds < 20 * ROUNDS ? 1 + 40 * ROUNDS / rounds : 1) *
-           (first->reach == ALL_SHARDS ? 16 : 1);
+    const struct pair *pair = encounter->scene;
+    int64_t stride = encounter_stride() * (pair->first->reach == ALL_SHARDS ? 16 : 1);
+    int64_t step = 1 + (int64_t)(test_random() % (uint64_t)stride);
+    while (is_met(encounter, step, setting))
+        step += stride;
 }
 
 static void meet_all(const struct operation *first)
 {
     static struct pair pair;
-    struct pool pool;
-    int64_t stride = stride_of(first);
-    if (!act_at_point(0, NULL, NULL))
-        test_skip("this build has no points between the steps of the library");
+    static struct encounter encounter;
     pair.first = first;
-    pool_open(&pool, 2, meet, &pair);
+    encounter_open(&encounter, &pair, act, look_back);
     for (size_t i = 0; i < COUNT_OF(settings) * STATES * COUNT_OF(operations); i++) {
         const struct setting *setting = &settings[i % COUNT_OF(settings)];
         pair.state = (enum state)(i / COUNT_OF(settings) % STATES);
         pair.second = &operations[i / COUNT_OF(settings) / STATES];
-        if (!setting->windows && pair.state > STALE)
-            continue;
-        pair.step = 1 + (int64_t)(test_random() % (uint64_t)stride);
-        while (is_met(&pool, &pair, setting))
-            pair.step += stride;
+        if (setting->windows || pair.state <= STALE)
+            meet_at_each_step(&encounter, setting);
     }
-    pool_close(&pool);
+    encounter_close(&encounter);
 }
 
 #define MEETING(name, role, reach)                                                                 \
