@@ -1047,8 +1047,7 @@ static bool call_while_closed(size_t nth, int reading, aside_status *status)
     put(closing.cache, "there", "old", 1000);
     acting_clock_arm(&closing.clock, reading);
     *status = timed_calls[nth].call(&closing);
-    bool closed = closing.clock.readings_left == 0;
-    closing.clock.readings_left = 0;
+    bool closed = acting_clock_disarm(&closing.clock);
     CHECK_STATUS(aside_health(closing.cache), closed ? ASIDE_E_CLOSED : ASIDE_OK);
     CHECK_INT(STAT(closing.cache, store_refused), 0);
     CHECK_INT(STAT(closing.cache, refused), 0); /* which is for callers of an open cache */
@@ -1111,8 +1110,7 @@ static bool do_while_closed(int reading, aside_status *status)
     *status = aside_group_do(closing.group, ASIDE_STR("key"), &call, &result);
     CHECK((*status == ASIDE_OK) == value_is(result.value, "fetched"));
     aside_value_unref(result.value);
-    bool closed = closing.clock.readings_left == 0;
-    closing.clock.readings_left = 0;
+    bool closed = acting_clock_disarm(&closing.clock);
     memset(&stats, 0, sizeof stats);
     stats.struct_size = sizeof stats;
     CHECK_STATUS(aside_group_stats_get(closing.group, &stats), ASIDE_OK);

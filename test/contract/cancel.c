@@ -284,8 +284,7 @@ static bool look_once(struct looking *looking, thread_fn act)
     source_init(&looking->source, "fetched", false);
     caller_ask(&looking->caller, open_cache(&options), "k", &looking->source, token);
     thread_join(thread_start(look_with_fired_token, looking));
-    bool acted = looking->clock.readings_left <= 0;
-    looking->clock.readings_left = 0;
+    bool acted = acting_clock_disarm(&looking->clock);
     CHECK_INT(STAT(looking->caller.cache, refused), !acted);
     CHECK_INT(looking->source.fetches, 0);
     CHECK(acted || looking->caller.status == ASIDE_E_CANCELLED);

@@ -290,6 +290,12 @@ static inline void acting_clock_arm(struct acting_clock *clock, int reading)
     atomic_store(&clock->readings_left, reading);
 }
 
+/* True: that reading came, and the other thread has acted. */
+static inline bool acting_clock_disarm(struct acting_clock *clock)
+{
+    return atomic_exchange(&clock->readings_left, 0) <= 0;
+}
+
 /* ---- a tally of destructors ---------------------------------------------------------------------- */
 
 #define TALLY_MAX 4096

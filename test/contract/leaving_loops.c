@@ -428,8 +428,7 @@ static bool end_at(int reading)
         CHECK(is_readable(place->inbox));
         CHECK_INT(dispatch(place->inbox), 1);
     }
-    bool ended = ending.clock.readings_left <= 0;
-    ending.clock.readings_left = 0;
+    bool ended = acting_clock_disarm(&ending.clock);
     CHECK_INT(STAT(place->cache, stale_late), !ended);
     CHECK_INT(STAT(place->cache, waiters_now), 0);
     check_value(&ending.told, ended ? ASIDE_OUTCOME_FETCHED : ASIDE_OUTCOME_STALE,
@@ -476,8 +475,7 @@ static bool move_at(int reading)
     place->call.timeout_ms = 1000;
     acting_clock_arm(&moving.clock, reading);
     place_wait(place, &moving.told);
-    bool moved = moving.clock.readings_left <= 0;
-    moving.clock.readings_left = 0;
+    bool moved = acting_clock_disarm(&moving.clock);
     if (!is_readable(place->inbox)) {
         CHECK_STATUS(aside_clock_changed(place->cache), ASIDE_OK);
         CHECK_INT(dispatch(place->inbox), 0); /* it is not late */
@@ -517,8 +515,7 @@ static bool fire_at(int reading)
     place->call.cancel = token_new();
     acting_clock_arm(&moving.clock, reading);
     aside_status status = place_begin(place, &moving.told);
-    bool fired = moving.clock.readings_left <= 0;
-    moving.clock.readings_left = 0;
+    bool fired = acting_clock_disarm(&moving.clock);
     aside_cancel_fire(place->call.cancel);
     CHECK_STATUS(status, fired && !place->held.fetches ? ASIDE_E_CANCELLED : ASIDE_PENDING);
     if (status == ASIDE_PENDING) {
