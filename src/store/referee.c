@@ -124,7 +124,7 @@ static unsigned best_of(struct referee *referee) REQUIRES(referee->lock)
     unsigned best = 0;
     for (unsigned i = 0; i < POLICY_RULES; i++) {
         struct miniature *mini = &referee->miniatures[i];
-        mini->score = mini->score - mini->score / 4 + mini->hits * SCALE;
+        mini->score = mini->score * 3 / 4 + mini->hits * SCALE; /* in the end nothing is left */
         mini->hits = 0;
         if (mini->score > referee->miniatures[best].score)
             best = i;
