@@ -122,7 +122,7 @@ struct told {
     void *arg;
 };
 
-static int tellings;
+static _Atomic int tellings;
 
 static inline void be_told(void *ctx, aside_status status, aside_result *result)
 {
