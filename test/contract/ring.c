@@ -302,17 +302,18 @@ TEST(of_a_ring_that_all_close_at_once_at_least_one_is_told_and_all_get_their_val
     aside_cache *cache = open_ageless();
     aside_cancel *token = token_new();
     uint64_t calls = 0;
-    perturb(test_random() | 1);
     for (long round = 0; round < test_rounds(150); round++) {
         struct ring ring = {.caches = {cache, cache}, .count = 2 + (int)(round % (MOST - 1))};
         ring.workers = (unsigned)test_random();
         ring.inner_tokens = test_random() % 2;
+        perturb(test_random() | 1);
         ring_start(&ring, members, token);
         for (int i = 0; i < ring.count; i++)
             gate_open(&members[i].gate);
         int told = 0;
         for (int i = 0; i < ring.count; i++)
             member_end(&members[i]);
+        perturb(0);
         for (int i = 0; i < ring.count; i++) {
             CHECK(members[i].inner == ASIDE_OK || members[i].inner == ASIDE_E_DEADLOCK);
             told += members[i].inner == ASIDE_E_DEADLOCK;
@@ -324,7 +325,6 @@ TEST(of_a_ring_that_all_close_at_once_at_least_one_is_told_and_all_get_their_val
         check_rest(cache, calls);
         CHECK_STATUS(aside_clear(cache), ASIDE_OK);
     }
-    perturb(0);
     for (int i = 0; i < MOST; i++)
         check_usable(cache, members[i].key);
     aside_cancel_unref(token);
