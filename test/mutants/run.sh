@@ -55,7 +55,10 @@ header() {
 
 # build TREE PROGRAM VARIANT
 build() {
-    case $2 in *.sh) (cd "$1" && $make all template-service); return ;; esac
+    case $2 in
+    build/service_*.sh) (cd "$1" && $make all template-service); return ;;
+    *.sh) (cd "$1" && $make all); return ;;
+    esac
     (cd "$1" && $make "build/$3/test/$2")
 }
 

@@ -196,7 +196,7 @@ static void meet_all(const char *first, void (*run)(struct meeting *meeting))
     int64_t stride = encounter_stride() / 10 + 1;
     encounter_open(&encounter, &meeting, act, ask_again);
     meeting.first = run;
-    for (size_t i = 0; i < 2 * sizeof operations / sizeof operations[0]; i++) {
+    for (size_t i = 0; i < 2 * COUNT_OF(operations); i++) {
         int64_t step = 1 + (int64_t)(test_random() % (uint64_t)stride);
         meeting.worked = i % 2;
         while (is_met(&encounter, first, i / 2, step))

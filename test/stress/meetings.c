@@ -11,7 +11,6 @@
 #define KEY UINT64_C(1)
 #define OTHER_KEY UINT64_C(2)
 #define TTL_MS 1000
-#define COUNT_OF(array) (sizeof(array) / sizeof(array)[0])
 
 /* ---- a cache, and a source of versions ----------------------------------------------------------- */
 

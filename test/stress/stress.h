@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define COUNT_OF(array) (sizeof(array) / sizeof(array)[0])
+
 #define ROUNDS 500 /* in `make test`; 20 times that in `make check-all` */
 
 /* ---- a pool of threads --------------------------------------------------------------------------- */

@@ -33,8 +33,8 @@ struct engine {
 extern const struct engine sqlite_engine;
 extern const struct engine postgres_engine;
 
-/* For both, from repository.c: logs what failed and why, which may be of several lines; at most one such failure a second, since
- * while a database is away every request may come by here. */
+/* For both, from repository.c: logs what failed and why, which may be of several lines; at most one
+ * such failure a second, since while a database is away every request may come by here. */
 void engine_complain(const char *what, const char *why);
 
 #endif
