@@ -30,6 +30,7 @@
 
 static _Atomic int strays;               /* handlers that ran on a thread of the library */
 static _Thread_local _Atomic int struck; /* of the storm, on this thread */
+static _Atomic int calms;                /* storms that hardly struck */
 
 static void on_signal(int number)
 {
@@ -66,12 +67,22 @@ static timer_t storm_begin(void)
     return timer;
 }
 
-/* That it did strike; a busy machine may have joined many into one. */
-static void storm_end(timer_t timer, int at_least)
+static void storm_end(timer_t timer)
 {
     CHECK_INT(timer_delete(timer), 0);
-    CHECK(atomic_load(&struck) >= at_least);
+    if (atomic_load(&struck) < 3)
+        atomic_fetch_add(&calms, 1);
     CHECK_INT(strays, 0);
+}
+
+/* A busy machine joins many signals into one and may hold that back as well: what passed in such a calm
+ * shows nothing, and is done again. */
+static void in_storm(void (*scene)(void))
+{
+    do {
+        atomic_store(&calms, 0);
+        scene();
+    } while (atomic_load(&calms) > 0);
 }
 
 /* ---- callers in the storm ------------------------------------------------------------------------ */
@@ -110,7 +121,7 @@ static void *call_in_storm(void *arg)
                                                &caller->call, &result);
     int64_t took_ms = (test_now_ns() - began_ns) / 1000000;
     atomic_store(&caller->done, true);
-    storm_end(storm, 3);
+    storm_end(storm);
     CHECK_STATUS(status, caller->expected);
     CHECK(took_ms >= caller->least_ms);
     CHECK(took_ms <= caller->least_ms + NOT_MUCH_LATER_MS);
@@ -138,7 +149,7 @@ static void end_cache(aside_cache *cache)
 
 /* ---- waits --------------------------------------------------------------------------------------- */
 
-TEST(deadlines_are_kept_in_a_storm)
+static void callers_with_deadlines(void)
 {
     enum { CALLERS = 8 };
     struct caller callers[CALLERS];
@@ -163,7 +174,12 @@ TEST(deadlines_are_kept_in_a_storm)
     end_cache(cache);
 }
 
-TEST(the_age_of_a_flight_is_kept_in_a_storm)
+TEST(deadlines_are_kept_in_a_storm)
+{
+    in_storm(callers_with_deadlines);
+}
+
+static void callers_of_old_flights(void)
 {
     enum { CALLERS = 4, AGE_MS = 300 };
     struct caller callers[CALLERS];
@@ -191,8 +207,13 @@ TEST(the_age_of_a_flight_is_kept_in_a_storm)
     end_cache(cache);
 }
 
+TEST(the_age_of_a_flight_is_kept_in_a_storm)
+{
+    in_storm(callers_of_old_flights);
+}
+
 /* Some wait for the flight with nothing to end their wait, some with a token, some with a deadline. */
-TEST(a_wait_ends_by_what_it_waits_for_and_by_nothing_else_in_a_storm)
+static void callers_that_wait(void)
 {
     enum { CALLERS = 9 };
     const struct timespec nap = {0, 10000000};
@@ -237,6 +258,11 @@ TEST(a_wait_ends_by_what_it_waits_for_and_by_nothing_else_in_a_storm)
     end_cache(cache);
 }
 
+TEST(a_wait_ends_by_what_it_waits_for_and_by_nothing_else_in_a_storm)
+{
+    in_storm(callers_that_wait);
+}
+
 /* The fetch is held by the test, so that both closers wait as long as close_wait_ms says. */
 static void *close_in_storm(void *cache)
 {
@@ -244,7 +270,7 @@ static void *close_in_storm(void *cache)
     int64_t began_ns = test_now_ns();
     aside_status status = aside_close(cache);
     int64_t took_ms = (test_now_ns() - began_ns) / 1000000;
-    storm_end(storm, 3);
+    storm_end(storm);
     CHECK_STATUS(status, ASIDE_OK);
     CHECK(took_ms >= 250 && took_ms <= 300 + NOT_MUCH_LATER_MS);
     return NULL;
@@ -259,7 +285,7 @@ static void *lead(void *arg)
     return NULL;
 }
 
-TEST(a_close_waits_as_long_as_it_should_in_a_storm)
+static void closers(void)
 {
     struct gate gate;
     aside_cache *cache = open_cache(ASIDE_FOREVER, 300);
@@ -275,6 +301,11 @@ TEST(a_close_waits_as_long_as_it_should_in_a_storm)
     thread_join(leader);
     gate_open(&gate);
     end_cache(cache);
+}
+
+TEST(a_close_waits_as_long_as_it_should_in_a_storm)
+{
+    in_storm(closers);
 }
 
 /* ---- everything else in a storm ------------------------------------------------------------------ */
@@ -307,11 +338,11 @@ static void *work_in_storm(void *cache)
         aside_value_unref(result.value);
         (void)aside_delete(cache, key, 4);
     }
-    storm_end(storm, 3);
+    storm_end(storm);
     return NULL;
 }
 
-TEST(every_call_does_its_work_in_a_storm)
+static void workers(void)
 {
     enum { WORKERS = 4 };
     aside_cache *cache = open_cache(ASIDE_FOREVER, 5000);
@@ -321,6 +352,11 @@ TEST(every_call_does_its_work_in_a_storm)
     for (int i = 0; i < WORKERS; i++)
         thread_join(threads[i]);
     end_cache(cache);
+}
+
+TEST(every_call_does_its_work_in_a_storm)
+{
+    in_storm(workers);
 }
 
 /* ---- threads of the library ---------------------------------------------------------------------- */
