@@ -2,8 +2,8 @@
 # one set of options, under build/VARIANT. A test program is one file of contract, rooms, process,
 # stress or build; a test/build/*.sh is a test as well.
 
-.PHONY: test check-all mutants models coverage lint fmt build-% \
-    $(addprefix run-,asan asan-clang tsan valgrind stress contract packaging)
+.PHONY: test check-all check-beyond-test mutants models coverage lint fmt build-% \
+    $(addprefix run-,shell asan asan-clang tsan valgrind stress contract packaging)
 
 CLANG ?= clang
 CLANG_NEW ?= $(or $(shell command -v clang-19 2>/dev/null),clang)
@@ -89,8 +89,16 @@ test: ## what README names: every test
 	$(parallel_make) all build-test $(parkfb_programs)
 	@$(run_tests) $(call programs_of,test) $(parkfb_programs) $(test_shell)
 
-check-all: ## what CI runs: sanitizers, valgrind, packaging, models, planted faults, coverage, lint, long stress
+check-all: ## test, and: sanitizers, valgrind, packaging, models, planted faults, coverage, lint, longer stress
 	+@MAKE='$(MAKE)' bash test/check-all
+
+check-beyond-test: ## check-all right after test, which it does not repeat
+	+@MAKE='$(MAKE)' bash test/check-all --beyond-test
+
+# All of them: what was skipped for want of a package when `make test` ran may be there by now.
+run-shell:
+	$(parallel_make) all build-test
+	@ASIDE_TEST_THOROUGH=1 $(run_tests) $(test_shell)
 
 run-asan run-asan-clang run-tsan: run-%:
 	$(parallel_make) all build-$*
@@ -111,7 +119,7 @@ run-packaging:
 	$(parallel_make) all build-test
 	@$(run_tests) $(packaging_shell)
 
-# Scenarios ask for 500 rounds in `make test`; 20 times that is 10,000.
+# Scenarios ask for 500 rounds in `make test`; 20 times that is 10,000, and takes twenty minutes.
 run-stress:
 	$(parallel_make) all build-test
 	@ASIDE_TEST_ROUNDS=$(or $(ROUNDS),20) ASIDE_TEST_LIMIT=900 $(run_tests) $(call programs_in,test,stress)
