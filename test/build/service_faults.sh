@@ -17,11 +17,8 @@ also_tidy() {
 # ---- what the client orders, while it keeps up the load ----
 
 signal_server() {
-    kill -"$1" "$server" $(sql_backends)
-}
-
-sql_backends() {
-    grep -l "^PPid:[[:space:]]*$server\$" /proc/[0-9]*/status 2>/dev/null | cut -d/ -f3
+    kill -"$1" "$server" # first, so that no other child is begun
+    kill -"$1" $(children_of_server) || : # some may have ended by themselves
 }
 
 slow_down() {
