@@ -30,9 +30,9 @@ build_example loops
 
 # ---- epoll_sqlite ----
 
-timeout 60 python3 test/build/loops_clients.py 200 "$programs/epoll_sqlite" || fail "epoll_sqlite: see above"
+timeout 300 python3 test/build/loops_clients.py 200 "$programs/epoll_sqlite" || fail "epoll_sqlite: see above"
 if command -v valgrind >/dev/null; then
-    timeout 120 python3 test/build/loops_clients.py 20 valgrind --fair-sched=yes --leak-check=full --error-exitcode=99 \
+    timeout 600 python3 test/build/loops_clients.py 20 valgrind --fair-sched=yes --leak-check=full --error-exitcode=99 \
         --track-fds=yes --log-file="$scratch/valgrind.%p" "$programs/epoll_sqlite" || {
         cat "$scratch"/valgrind.*
         fail "epoll_sqlite under valgrind: see above"
@@ -60,7 +60,7 @@ sql "CREATE TABLE pairs AS SELECT 'user:' || i AS key, 'name of user ' || i AS v
 # Starts it in the background; what it says, and then its exit status, go to $scratch/said.
 start_client() {
     {
-        timeout 60 "$programs/uv_pq" "host=$pg user=postgres dbname=postgres" || echo "exit status $?"
+        timeout 300 "$programs/uv_pq" "host=$pg user=postgres dbname=postgres" || echo "exit status $?"
     } >"$scratch/said" 2>&1 &
     client=$!
 }

@@ -49,7 +49,7 @@ unlock_table() {
 start_postgres
 ulimit -n "$(ulimit -Hn)"
 mkfifo "$scratch/orders" "$scratch/done"
-timeout 200 python3 -B test/build/service_faults.py "$scratch/orders" "$scratch/done" "host=$pg&user=postgres" "$program" &
+timeout 600 python3 -B test/build/service_faults.py "$scratch/orders" "$scratch/done" "host=$pg&user=postgres" "$program" &
 client=$!
 exec 3<"$scratch/orders" 4>"$scratch/done"
 while read -r order <&3; do

@@ -10,10 +10,10 @@ build_example template-service
 export SYSLOG_TO_FILE="$scratch/syslog_to_file.so"
 "$CC" -Wall -Wextra -Werror -shared -fPIC -o "$SYSLOG_TO_FILE" test/consumers/syslog_to_file.c
 
-timeout 100 python3 -B test/build/service_http.py 1 "$program" || fail "template-service: see above"
+timeout 300 python3 -B test/build/service_http.py 1 "$program" || fail "template-service: see above"
 
 [ -n "${ASIDE_TEST_THOROUGH:-}" ] && command -v valgrind >/dev/null || exit 0
-timeout 300 python3 -B test/build/service_http.py 3 valgrind --fair-sched=yes --leak-check=full --error-exitcode=99 \
+timeout 900 python3 -B test/build/service_http.py 3 valgrind --fair-sched=yes --leak-check=full --error-exitcode=99 \
     --errors-for-leak-kinds=definite --track-fds=yes --log-file="$scratch/valgrind.%p" "$program" || {
     grep -h -A12 'ERROR SUMMARY: [1-9]\|lost in\|Invalid' "$scratch"/valgrind.* | head -n 60
     fail "template-service under valgrind: see above"

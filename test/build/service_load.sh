@@ -7,7 +7,7 @@ needs_service
 
 build_example template-service
 hot=6 spread=2 clients=100
-timeout 60 docs/examples/template-service/loadtest.sh --clients $clients --waves $hot --stampede-every 2 \
+timeout 300 docs/examples/template-service/loadtest.sh --clients $clients --waves $hot --stampede-every 2 \
     --spread-clients $clients --spread-waves $spread --spread-ids $clients --ttl-ms 300 >"$scratch/table" 2>&1 || {
     status=$?
     cat "$scratch/table"

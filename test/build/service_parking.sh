@@ -10,5 +10,5 @@ for sanitizer in thread address,undefined; do
     "$CC" -std=gnu11 -g -O1 -Wall -Wextra -Werror -fsanitize=$sanitizer -Iinclude -Idocs/examples/template-service \
         -o "$scratch/parking" test/consumers/service_parking.c docs/examples/template-service/parking.c \
         "$released/libaside.a" -pthread
-    timeout 100 $plain "$scratch/parking" || fail "parking, with -fsanitize=$sanitizer: see above"
+    timeout 300 $plain "$scratch/parking" || fail "parking, with -fsanitize=$sanitizer: see above"
 done

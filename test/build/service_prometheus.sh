@@ -9,5 +9,5 @@ needs_service
 build_example template-service
 example=docs/examples/template-service
 promtool check config $example/prometheus.yml || fail "promtool does not like prometheus.yml"
-timeout 60 python3 test/build/service_prometheus.py build/template-service/template-service $example "$scratch" ||
+timeout 300 python3 test/build/service_prometheus.py build/template-service/template-service $example "$scratch" ||
     fail "see above"

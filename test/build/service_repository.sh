@@ -40,7 +40,7 @@ check_logs() {
 }
 
 driver() {
-    timeout 120 $under "$scratch/driver" "$@" 2>>"$scratch/stderr"
+    timeout 600 $under "$scratch/driver" "$@" 2>>"$scratch/stderr"
 }
 
 must() {
