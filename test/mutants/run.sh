@@ -19,6 +19,7 @@ make="${MAKE:-make} --no-print-directory"
 unset MAKEFLAGS MFLAGS MAKELEVEL WERROR
 attempts=3   # a fault that needs luck has three chances, and if it survives ten more, alone
 limit=60     # seconds a test
+jobs=${JOBS:-2}
 
 patches=("$@")
 [ $# -gt 0 ] || patches=(test/mutants/*.patch)
@@ -53,13 +54,19 @@ header() {
     sed -n "/^--- /q; s/^$2: *//p" "$1" | head -n 1
 }
 
-# build TREE PROGRAM VARIANT
-build() {
-    case $2 in
-    build/service_*.sh) (cd "$1" && $make all template-service); return ;;
-    *.sh) (cd "$1" && $make all); return ;;
+# targets PROGRAM VARIANT -- what make must build before it can run
+targets() {
+    case $1 in
+    build/service_*.sh) echo all template-service ;;
+    *.sh) echo all ;;
+    *) echo "build/$2/test/$1" ;;
     esac
-    (cd "$1" && $make "build/$3/test/$2")
+}
+
+# build TREE TARGET...
+build() {
+    # shellcheck disable=SC2086
+    (cd "$1" && shift && $make -j"$jobs" "$@")
 }
 
 # passes TREE PROGRAM TEST VARIANT ROUNDS -- runs it once, or $attempts times until it fails
@@ -78,8 +85,17 @@ passes() {
 
 # ---- the sound tree ----
 
-broken=0
+# Leaves what was said where it fails.
+#   check_sound NUMBER PROGRAM TEST VARIANT ROUNDS
+check_sound() {
+    local log=$scratch/sound.$1
+    shift
+    if passes "$sound" "$@" 1 >"$log.said" 2>&1; then return; fi
+    { echo "the sound tree fails $1 $2 ($3):"; sed 's/^/    | /' "$log.said"; } >"$log.failed"
+}
+
 declare -A seen
+wanted=() checks=() broken=0
 for patch in "${patches[@]}"; do
     rounds=$(header "$patch" Rounds)
     [ -n "$(killers "$patch")" ] && [ -n "$(header "$patch" Fault)" ] || {
@@ -91,17 +107,24 @@ for patch in "${patches[@]}"; do
         key="$program $test $variant ${rounds:-1}"
         [ -z "${seen[$key]:-}" ] || continue
         seen[$key]=1
-        if ! build "$sound" "$program" "$variant" >"$scratch/log" 2>&1; then
-            echo "the sound tree does not build $program ($variant):"
-            sed 's/^/    | /' "$scratch/log"
-            broken=1
-        elif ! passes "$sound" "$program" "$test" "$variant" "${rounds:-1}" 1 >"$scratch/log" 2>&1; then
-            echo "the sound tree fails $program $test ($variant):"
-            sed 's/^/    | /' "$scratch/log"
-            broken=1
-        fi
+        checks+=("$key")
+        wanted+=($(targets "$program" "$variant"))
     done < <(killers "$patch")
 done
+
+if ! build "$sound" "${wanted[@]}" >"$scratch/log" 2>&1; then
+    echo "the sound tree does not build:"
+    sed 's/^/    | /' "$scratch/log"
+    broken=1
+else
+    for number in "${!checks[@]}"; do
+        while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+        # shellcheck disable=SC2086
+        check_sound "$number" ${checks[$number]} </dev/null &
+    done
+    wait
+    cat "$scratch"/sound.*.failed 2>/dev/null && broken=1
+fi
 if [ $broken -ne 0 ]; then
     echo "mutants: not run, the sound tree must pass first"
     echo "0 passed, 1 failed, 0 skipped"
@@ -122,7 +145,7 @@ try() {
         verdict="error: does not apply"
     else
         while read -r program test variant; do
-            if ! build "$tree" "$program" "$variant" >"$scratch/$name.log" 2>&1; then
+            if ! build "$tree" $(targets "$program" "$variant") >"$scratch/$name.log" 2>&1; then
                 verdict="error: does not build"
                 break
             fi
@@ -142,7 +165,7 @@ try() {
 }
 
 for patch in "${patches[@]}"; do
-    while [ "$(jobs -rp | wc -l)" -ge "${JOBS:-2}" ]; do wait -n; done
+    while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
     case $patch in /*) ;; *) patch=$PWD/$patch ;; esac
     try "$patch" $attempts </dev/null &
 done
