@@ -246,6 +246,16 @@ aside_cancel *aside_cancel_ref(aside_cancel *token)
     return token;
 }
 
+/* The waiters that are still there: a child has none of its parent's. */
+static struct waiter *waiters_of(aside_cancel *token)
+{
+    if (token->generation != fork_generation()) {
+        token->generation = fork_generation();
+        token->first = NULL;
+    }
+    return token->first;
+}
+
 static void unlist(aside_cancel *child)
 {
     lock_take(stripe_of(child));
@@ -262,6 +272,7 @@ static void drop(aside_cancel *token)
         aside_cancel *parent = token->parent;
         if (parent)
             unlist(token);
+        invariant(!waiters_of(token)); /* each has a reference, or a caller who has one */
         token->magic = 0;
         free(token);
         token = parent;
@@ -316,16 +327,6 @@ int64_t cancel_alarm(const aside_cancel *token)
 }
 
 /* ---- firing ---------------------------------------------------------------------------------- */
-
-/* The waiters that are still there. */
-static struct waiter *waiters_of(aside_cancel *token)
-{
-    if (token->generation != fork_generation()) {
-        token->generation = fork_generation();
-        token->first = NULL;
-    }
-    return token->first;
-}
 
 /* The next token of the tree below top, parents first; into says whether to go on below this
  * one. */
