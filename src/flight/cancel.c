@@ -213,6 +213,7 @@ aside_status aside_cancel_new(aside_cancel **token)
 /* A fired parent has fired children, and none of their deadlines is later than its own. */
 static void adopt(aside_cancel *parent, aside_cancel *child)
 {
+    invariant(child->stripe == parent->stripe); /* one lock guards a whole tree */
     lock_take(stripe_of(parent));
     child->next = parent->children;
     child->link = &parent->children;
