@@ -111,6 +111,8 @@ TEST(who_has_been_taken_off_is_not_reached)
     aside_cancel_fire(token);
     for (int i = 0; i < 4; i++)
         CHECK_INT(is_cancelled(&waiters[i]), i != 1);
+    for (int i = 0; i < 4; i++)
+        cancel_delist(token, &waiters[i]);
     aside_cancel_unref(token);
 }
 
