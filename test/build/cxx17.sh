@@ -22,7 +22,7 @@ as_cxx() {
 warnings="-Wall -Wextra -Werror -Wno-missing-field-initializers"
 tried=""
 wrong=""
-for compiler in "$CXX" g++ "$(command -v clang++ || echo clang++-19)"; do
+for compiler in "$CXX" g++ clang++ clang++-19; do
     program=$(command -v "${compiler%% *}") || continue
     program=$(readlink -f "$program")
     case " $tried" in *" $program "*) continue ;; esac

@@ -83,6 +83,11 @@ passes() {
     done
 }
 
+# Until one more may run in the background.
+wait_for_room() {
+    while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+}
+
 # ---- the sound tree ----
 
 # Leaves what was said where it fails.
@@ -118,7 +123,7 @@ if ! build "$sound" "${wanted[@]}" >"$scratch/log" 2>&1; then
     broken=1
 else
     for number in "${!checks[@]}"; do
-        while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+        wait_for_room
         # shellcheck disable=SC2086
         check_sound "$number" ${checks[$number]} </dev/null &
     done
@@ -165,7 +170,7 @@ try() {
 }
 
 for patch in "${patches[@]}"; do
-    while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+    wait_for_room
     case $patch in /*) ;; *) patch=$PWD/$patch ;; esac
     try "$patch" $attempts </dev/null &
 done
